@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The robot's contract: one YAML that every part of the stack reads."""
+
+from vla_nodes.contract.errors import ContractError
+from vla_nodes.contract.loader import load_contract
+from vla_nodes.contract.schema import (
+    ActionSource,
+    Camera,
+    Contract,
+    Gripper,
+    JointLimits,
+    Qos,
+    Recorded,
+    StateSource,
+)
+
+__all__ = [
+    "ActionSource",
+    "Camera",
+    "Contract",
+    "ContractError",
+    "Gripper",
+    "JointLimits",
+    "Qos",
+    "Recorded",
+    "StateSource",
+    "load_contract",
+]
