@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Imports go one way, and what runs on the robot needs nothing from the workstation."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "vla_nodes"
+
+# What each room may import of this package and of the outside world beyond the standard library.
+MAY_IMPORT = {
+    "contract": ({"contract"}, {"yaml"}),
+    "observation": ({"contract", "observation"}, {"numpy", "cv2"}),
+    "control": ({"contract", "control"}, {"numpy"}),
+    "inference": ({"contract", "observation", "inference"}, {"numpy"}),
+    "sim": (
+        {"contract", "observation", "inference", "sim"},
+        {"numpy", "mujoco", "gymnasium"},
+    ),
+    "display": ({"contract", "display"}, {"numpy", "cv2", "av", "matplotlib", "rich"}),
+    "bringup": ({"contract", "bringup"}, {"yaml", "tyro"}),
+}
+ROS = {
+    *("rclpy", "rcl_interfaces", "builtin_interfaces", "diagnostic_msgs", "lifecycle_msgs"),
+    *("rosgraph_msgs", "sensor_msgs", "std_msgs", "std_srvs", "trajectory_msgs"),
+    *("action_msgs", "vla_interfaces"),
+}
+
+
+def imports(file: Path) -> set[str]:
+    """Dotted names of the modules that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize(
+    "room", sorted(p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name != "__pycache__")
+)
+def test_a_room_imports_only_what_lies_before_it(room: str) -> None:
+    if room == "nodes":
+        rooms, libraries = {*MAY_IMPORT, "nodes"}, {"numpy", *ROS, "psutil", "rich"}
+    else:
+        rooms, libraries = MAY_IMPORT[room]
+    for file in (PACKAGE / room).rglob("*.py"):
+        for name in imports(file):
+            top, *rest = name.split(".")
+            if top == "vla_nodes":
+                assert rest, f"{file} imports the whole package"
+                assert rest[0] in rooms, f"{file} imports {name}"
+            else:
+                known = top in libraries or top in sys.stdlib_module_names
+                assert known, f"{file} imports {name}"
+
+
+def test_no_robot_code_imports_the_training_package() -> None:
+    for file in PACKAGE.rglob("*.py"):
+        assert not any(name.startswith("vla_training") for name in imports(file)), file
+
+
+def test_the_commander_process_loads_neither_cv2_nor_torch_nor_mujoco() -> None:
+    code = (
+        "import sys, vla_nodes.nodes.commander;"
+        "print(*{'cv2', 'torch', 'mujoco', 'matplotlib', 'scipy'} & set(sys.modules))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert loaded == []
+
+
+def test_every_source_file_names_its_licence() -> None:
+    for file in ROOT.glob("[!.]*/**/*.py"):
+        if ".venv" not in file.parts and "ros2_ws" not in file.parts:
+            assert "SPDX-License-Identifier: Apache-2.0" in file.read_text()[:200], file

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which processes make the graph, with which parameters.
+
+``launch/bringup.launch.py`` and ``vla-bringup`` both read this list, so there is no second copy
+to keep in step.
+"""
+
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vla_nodes.contract import load_contract
+
+PACKAGE = "vla_nodes"
+DEFAULT_CONTRACT = "sim_arm"
+
+# Restarting a process: pause before each try, and how many there are.
+RESPAWN_DELAY = 1.0  # s
+RESPAWN_TRIES = 3
+
+
+class BringupError(ValueError):
+    """The options given to bring-up do not fit together."""
+
+
+@dataclass(frozen=True)
+class BringupOptions:
+    """What a user may choose; the names are those of the launch arguments.
+
+    Attributes:
+        contract: Path of the contract, or the name of one that ships with the package.
+        checkpoint: Folder of the policy's weights; empty for the simulated arm's scripted expert.
+        use_sim: Start the simulated arm; without it the robot's own driver must run.
+        use_sim_time: Follow /clock; default: as use_sim.
+        lockstep: The simulation waits for the commander instead of keeping real time.
+        namespace: Namespace of all nodes.
+        params_file: ROS parameter file that overrides everything here.
+        device: Where the policy computes: cpu, cuda, cuda:N.
+        autostart: The supervisor brings the nodes up by itself.
+        rviz: Also start rviz2 (needs a ROS 2 installation).
+        record: Also record the contract's topics with ros2 bag (needs a ROS 2 installation).
+    """
+
+    contract: str = DEFAULT_CONTRACT
+    checkpoint: str = ""
+    use_sim: bool = True
+    use_sim_time: bool | None = None
+    lockstep: bool = False
+    namespace: str = ""
+    params_file: str = ""
+    device: str = "cpu"
+    autostart: bool = True
+    rviz: bool = False
+    record: bool = False
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One process with one node.
+
+    Attributes:
+        name: Node name and name of the executable.
+        parameters: ROS parameters.
+    """
+
+    name: str
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def module(self) -> str:
+        """Python module that holds the node's ``main``."""
+        return f"{PACKAGE}.nodes.{self.name}"
+
+
+def graph(options: BringupOptions) -> tuple[NodeSpec, ...]:
+    """The graph's nodes in the order of starting; they are ended in reverse.
+
+    Raises:
+        BringupError: The options do not fit together.
+    """
+    contract = str(find_contract(options.contract))
+    if not options.use_sim and not options.checkpoint:
+        raise BringupError(
+            "checkpoint is empty: the scripted expert works on the simulated arm only; "
+            "give a checkpoint, or use_sim:=true"
+        )
+    if options.lockstep and not options.use_sim:
+        raise BringupError("lockstep:=true needs use_sim:=true: only the simulation can wait")
+    use_sim_time = options.use_sim if options.use_sim_time is None else options.use_sim_time
+    if options.lockstep and not use_sim_time:
+        raise BringupError("lockstep:=true needs use_sim_time:=true")
+    common = {"contract": contract, "use_sim_time": use_sim_time}
+    policy = NodeSpec(
+        "policy",
+        {
+            **common,
+            "backend": "pi05" if options.checkpoint else "expert",
+            "checkpoint": options.checkpoint,
+            "device": options.device,
+        },
+    )
+    commander = NodeSpec("commander", {**common, "lockstep": options.lockstep})
+    nodes = [commander, policy]
+    if options.use_sim:
+        # The simulation is the source of /clock, so it does not follow it.
+        simulation = {
+            "contract": contract,
+            "publish_clock": use_sim_time,
+            "lockstep": options.lockstep,
+        }
+        nodes.insert(0, NodeSpec("sim", simulation))
+    supervisor = {
+        **common,
+        "autostart": options.autostart,
+        "managed_nodes": [node.name for node in nodes],
+    }
+    return (*nodes, NodeSpec("supervisor", supervisor))
+
+
+def find_contract(name: str) -> Path:
+    """Path of a contract file, or of the one called ``name`` that ships with the package.
+
+    Raises:
+        BringupError: There is neither such a file nor such a name.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path.resolve()
+        raise BringupError(f"contract: no file '{name}'")
+    folder = share_folder() / "config" / "contracts"
+    shipped = sorted(file.stem for file in folder.glob("*.yaml"))
+    if name in shipped:
+        return folder / f"{name}.yaml"
+    raise BringupError(
+        f"contract: '{name}' is neither a .yaml file nor one of {', '.join(shipped)}"
+    )
+
+
+def contract_topics(name: str) -> tuple[str, ...]:
+    """Topics of a contract's cameras, states and actions, without repetition."""
+    contract = load_contract(find_contract(name))
+    streams = (*contract.cameras, *contract.states, *contract.actions)
+    return tuple(dict.fromkeys(stream.topic for stream in streams))
+
+
+def share_folder() -> Path:
+    """Folder that holds ``config/``: the checkout, or what an installation put in ``share/``."""
+    checkout = Path(__file__).resolve().parents[2]
+    if (checkout / "package.xml").is_file():
+        return checkout
+    for parent in Path(__file__).resolve().parents:
+        if (parent / "share" / PACKAGE / "config").is_dir():
+            return parent / "share" / PACKAGE
+    return Path(sysconfig.get_path("data")) / "share" / PACKAGE

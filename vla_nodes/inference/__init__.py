@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running policies: the Protocol that every backend meets."""
+
+from vla_nodes.inference.policy import ActionPlan, Policy, PolicyError, Verdict
+
+__all__ = ["ActionPlan", "Policy", "PolicyError", "Verdict"]

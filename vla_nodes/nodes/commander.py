@@ -1,0 +1,410 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commander node: the last door before the robot.
+
+A loop at a fixed rate in a thread of its own owns the motion core; callbacks only leave what
+arrived in an inbox that the loop empties at every tick. In lock step with a simulation the loop
+ticks on every joint state instead, in the simulation's time.
+"""
+
+import array
+import math
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, Float64MultiArray
+from std_srvs.srv import SetBool
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from vla_interfaces.msg import ActionChunk, Task
+
+from vla_nodes.contract import ActionSource, StateSource, load_contract
+from vla_nodes.control.chunks import OfferedChunk
+from vla_nodes.control.commander import Command, MotionCore, State
+from vla_nodes.control.parameters import MotionParameters
+from vla_nodes.nodes import qos, topics
+from vla_nodes.nodes.diagnostics import OK, Health, Percentiles, RateMeter
+from vla_nodes.nodes.lifecycle import ManagedNode, NotReadyError, run
+from vla_nodes.nodes.messages import duration_message, nanoseconds, time_message
+from vla_nodes.nodes.parameters import parameter
+from vla_nodes.nodes.realtime import fixed_rate, prepare_process, raise_priority
+from vla_nodes.nodes.ros_time import SmoothClock
+from vla_nodes.observation.errors import JointError
+from vla_nodes.observation.joints import JointReader
+
+ANSWER_TIMEOUT = 1.0  # s that a callback waits for the loop
+REST_TIMEOUT = 3.0  # s that deactivation waits for the robot to be at rest
+WATCH_PERIOD = 0.5  # s between looks for other publishers of commands
+_DEFAULT = MotionParameters()
+
+
+@dataclass(frozen=True)
+class CommanderParameters:
+    """Parameters of the commander; those of MotionParameters keep their names."""
+
+    contract: str = parameter("", "Path of the robot's contract, YAML")
+    lockstep: bool = parameter(False, "Tick on every joint state of a simulation that waits")
+    rate: float = parameter(
+        _DEFAULT.rate,
+        "Commands per second, Hz; the controller's rate",
+        minimum=10.0,
+        maximum=1000.0,
+    )
+    lease_timeout: float = parameter(
+        _DEFAULT.lease_timeout,
+        "Seconds without a Task message after which the robot brakes",
+        minimum=0.1,
+        maximum=5.0,
+    )
+    measured_timeout: float = parameter(
+        _DEFAULT.measured_timeout,
+        "Seconds without a joint state after which the robot brakes",
+        minimum=0.01,
+        maximum=5.0,
+    )
+    max_observation_age: float = parameter(
+        _DEFAULT.max_observation_age,
+        "Seconds that a chunk's observation may be old on arrival",
+        minimum=0.01,
+        maximum=10.0,
+    )
+    blend: float = parameter(
+        _DEFAULT.blend, "Seconds over which a new chunk takes over", minimum=0.01, maximum=2.0
+    )
+    max_refusals: int = parameter(
+        _DEFAULT.max_refusals, "Bad chunks in a row that trip", minimum=1, maximum=1000
+    )
+    max_tracking_error: float = parameter(
+        _DEFAULT.max_tracking_error,
+        "Distance of measured from commanded position that trips, in seconds at full speed",
+        minimum=0.01,
+        maximum=10.0,
+    )
+    estop_timeout: float = parameter(
+        0.0,
+        "Seconds of silence on the e-stop topic that count as pressed; 0: silence is allowed",
+        minimum=0.0,
+        maximum=10.0,
+    )
+
+
+class Commander(ManagedNode[CommanderParameters]):
+    """The lifecycle node; see the module."""
+
+    def __init__(self) -> None:
+        self._privileges = raise_priority()
+        super().__init__("commander", CommanderParameters)
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._state_arrived = threading.Event()
+        self._loop: threading.Thread | None = None
+        self._looping = False
+
+    # --- lifecycle ------------------------------------------------------------------------
+
+    def configure(self, parameters: CommanderParameters) -> None:
+        """Load the contract, subscribe, and start the loop, which holds still while inactive."""
+        contract = load_contract(parameters.contract)
+        sim_time = self.get_parameter("use_sim_time").value
+        shared = {f.name for f in fields(CommanderParameters)} & {
+            f.name for f in fields(MotionParameters)
+        }
+        motion = {name: getattr(parameters, name) for name in shared}
+        self._core = MotionCore(contract, MotionParameters(sim_time=sim_time, **motion))
+        self._smooth_clock = SmoothClock() if sim_time and not parameters.lockstep else None
+        self._measured_index = np.array(contract.measured_index)
+        self._states: dict[str, tuple[int, np.ndarray]] = {}
+        self._state_names = [source.name for source in contract.states]
+        self._task, self._task_at = Task(), 0
+        self._estop_at = time.monotonic()
+        self._rate, self._period, self._late = RateMeter(), Percentiles(), Percentiles()
+        self._last_tick = 0
+        self._outputs = [
+            _Output(self, source, 1.0 / parameters.rate, start)
+            for source, start in zip(contract.actions, _starts(contract.actions), strict=True)
+        ]
+        self._heard = {source.topic: -math.inf for source in contract.states}
+        for source in contract.states:
+            on_state = partial(self._on_state, source, JointReader(source))
+            self.subscribe(JointState, source.topic, on_state, qos.sensor(source.qos))
+        self.subscribe(ActionChunk, topics.CHUNK, self._on_chunk, qos.NEWEST)
+        self.subscribe(Task, topics.TASK, self._on_task, qos.NEWEST)
+        self.subscribe(Bool, topics.ESTOP, self._on_estop, qos.LATCHED)
+        self.create_service(SetBool, "~/estop", self._on_estop_service)
+        self.steady_timer(WATCH_PERIOD, self._watch)
+        self._looping = True
+        self._loop = threading.Thread(target=self._run_loop, name="control", daemon=True)
+        self._loop.start()
+
+    def waiting_for(self) -> str:
+        """State sources that nothing was heard from lately."""
+        oldest = time.monotonic() - self.parameters.measured_timeout
+        silent = [topic for topic, heard in self._heard.items() if heard < oldest]
+        return "joint states on " + ", ".join(silent) if silent else ""
+
+    def activate(self) -> None:
+        """Begin to hold where the robot is.
+
+        Raises:
+            NotReadyError: Somebody else commands the robot, or nobody knows where it is.
+        """
+        if others := self._other_publishers():
+            raise NotReadyError(f"refusing to arm: {others}")
+        prepare_process()
+        if refusal := self._ask(lambda: self._core.activate(self._tick_ros, self._last_tick)):
+            raise NotReadyError(f"cannot hold the robot: {refusal}")
+
+    def deactivate(self) -> None:
+        """Bring the robot to rest; the last command on the wire has zero velocity.
+
+        Raises:
+            TimeoutError: It did not come to rest in time.
+        """
+        self._ask(self._core.deactivate)
+        give_up = time.monotonic() + REST_TIMEOUT
+        while self._core.state not in (State.INACTIVE, State.ESTOPPED, State.TRIPPED) or (
+            not self._core.at_rest
+        ):
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"the robot did not come to rest within {REST_TIMEOUT:g} s")
+            time.sleep(1.0 / self.parameters.rate)
+        # One more tick, so that the command that says so has been sent.
+        self._ask(lambda: None)
+
+    def cleanup(self) -> None:
+        """End the loop."""
+        self._looping = False
+        self._state_arrived.set()
+        if self._loop is not None:
+            self._loop.join(ANSWER_TIMEOUT)
+            self._loop = None
+
+    def health(self) -> Health:
+        """Punctuality, state, and everything that was refused."""
+        core = self._core.health()
+        values: dict[str, object] = {
+            "motion": core.state.name.lower(),
+            "command_hz": self._rate.hz(time.monotonic_ns()),
+            **self._period.values("period"),
+            **self._late.values("late"),
+            "limited_share": core.limited_share,
+            "real_time": self._privileges,
+            **{f"count: {name}": count for name, count in sorted(core.counters.items())},
+        }
+        return Health(OK, core.fault or core.state.name.lower(), values)
+
+    def working_fault(self) -> str:
+        """A latched stop, for as long as it lasts."""
+        stopped = self._core.state in (State.ESTOPPED, State.TRIPPED)
+        return self._core.health().fault if stopped else ""
+
+    # --- callbacks: leave it in the inbox -----------------------------------------------------
+
+    def _on_state(self, source: StateSource, reader: JointReader, message: JointState) -> None:
+        now = time.monotonic_ns()
+        try:
+            vector = reader.read(message)
+        except JointError:
+            # The core notices by age; a robot that sends garbage is as good as silent.
+            self._inbox.append(lambda: self._core.measure([], 0, now))
+            return
+        self._heard[source.topic] = now * 1e-9
+        stamp = nanoseconds(message.header.stamp)
+        self._inbox.append(lambda: self._take_state(source.name, stamp, vector, now))
+        self._state_arrived.set()
+
+    def _on_chunk(self, message: ActionChunk) -> None:
+        received = time.monotonic_ns()
+        offered = offered_chunk(message)
+        self._inbox.append(lambda: self._take_chunk(offered, received))
+
+    def _on_task(self, message: Task) -> None:
+        received = time.monotonic_ns()
+        self._inbox.append(lambda: self._take_task(message, received))
+
+    def _on_estop(self, message: Bool) -> None:
+        self._estop_at = time.monotonic()
+        pressed = message.data
+        self._inbox.append(lambda: self._core.estop(pressed))
+
+    def _on_estop_service(self, request: Any, response: Any) -> Any:
+        """True presses; false releases and resets, which is possible at rest only."""
+
+        def job() -> str | None:
+            self._core.estop(request.data)
+            return None if request.data else self._core.reset()
+
+        refusal = self._ask(job)
+        response.success = refusal is None
+        response.message = refusal or ("e-stop pressed" if request.data else "reset")
+        return response
+
+    def _watch(self) -> None:
+        """Look for other publishers and, where one is required, for a silent e-stop."""
+        if not self.is_active:
+            return
+        if others := self._other_publishers():
+            self._inbox.append(lambda: self._core.trip(others))
+        timeout = self.parameters.estop_timeout
+        if timeout and time.monotonic() - self._estop_at > timeout:
+            self._inbox.append(lambda: self._core.estop(True))
+
+    def _other_publishers(self) -> str:
+        """Who else publishes commands, in words; empty when nobody does."""
+        mine = (self.get_name(), self.get_namespace())
+        for output in self._outputs:
+            for info in self.get_publishers_info_by_topic(output.topic):
+                if (info.node_name, info.node_namespace) != mine:
+                    other = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+                    return f"{other} also publishes {output.topic}"
+        return ""
+
+    def _ask(self, job: Callable[[], str | None]) -> str | None:
+        """Have the loop do something and wait for its answer."""
+        done = threading.Event()
+        answer: list[str | None] = []
+
+        def run_job() -> None:
+            answer.append(job())
+            done.set()
+
+        self._inbox.append(run_job)
+        self._state_arrived.set()
+        return answer[0] if done.wait(ANSWER_TIMEOUT) else "the control loop does not answer"
+
+    # --- the loop -------------------------------------------------------------------------------
+
+    def _run_loop(self) -> None:
+        try:
+            if self.parameters.lockstep:
+                while self._looping:
+                    self._state_arrived.wait(1.0)
+                    self._state_arrived.clear()
+                    self._lockstep_tick()
+            else:
+                fixed_rate(self.parameters.rate, self._fixed_rate_tick, lambda: self._looping)
+        except Exception:
+            self.fail(f"the control loop failed\n{traceback.format_exc()}")
+
+    def _fixed_rate_tick(self, steady: int, late: int) -> None:
+        ros = self.ros_now()
+        self._late.add(late * 1e-9)
+        self._tick(self._smooth_clock.update(ros, steady) if self._smooth_clock else ros, steady)
+
+    def _lockstep_tick(self) -> None:
+        """Tick at the stamp of the newest joint state, if there is a newer one."""
+        self._tick_ros = self._last_tick
+        self._empty_inbox()
+        stamps = [stamp for stamp, _ in self._states.values()]
+        if stamps and min(stamps) > self._last_tick:
+            self._tick(min(stamps), min(stamps))
+
+    def _tick(self, ros: int, steady: int) -> None:
+        self._tick_ros = ros
+        if self._last_tick:
+            self._period.add((steady - self._last_tick) * 1e-9)
+        self._last_tick = steady
+        self._empty_inbox()
+        if self.parameters.lockstep:
+            self._renew_in_lockstep()
+        command = self._core.tick(ros, steady)
+        self.progress += 1
+        if command.publish:
+            stamp = time_message(ros)
+            for output in self._outputs:
+                output.publish(command, stamp)
+            self._rate.event(time.monotonic_ns())
+
+    def _empty_inbox(self) -> None:
+        while self._inbox:
+            self._inbox.popleft()()
+
+    def _take_state(self, name: str, stamp: int, vector: np.ndarray, received: int) -> None:
+        """Measure when the oldest of the sources has moved on."""
+        self._states[name] = (stamp, vector)
+        if len(self._states) < len(self._state_names):
+            return
+        full = np.concatenate([self._states[source][1] for source in self._state_names])
+        oldest = min(stamp for stamp, _ in self._states.values())
+        steady = oldest if self.parameters.lockstep else received
+        self._core.measure(full[self._measured_index], oldest, steady)
+
+    def _take_chunk(self, offered: OfferedChunk, received: int) -> None:
+        steady = self._last_tick if self.parameters.lockstep else received
+        self._core.offer(offered, self._tick_ros, steady)
+
+    def _take_task(self, task: Task, received: int) -> None:
+        self._task, self._task_at = task, received
+        self.goal = task.goal
+        self._core.lease(task.goal, self._last_tick if self.parameters.lockstep else received)
+
+    def _renew_in_lockstep(self) -> None:
+        """The lease runs in real time, while the core lives in the simulation's."""
+        age = (time.monotonic_ns() - self._task_at) * 1e-9
+        if age < self.parameters.lease_timeout:
+            self._core.lease(self._task.goal, self._last_tick)
+
+
+class _Output:
+    """Publishes one controller's part of the command; its message is made once and filled anew."""
+
+    def __init__(self, node: Commander, source: ActionSource, period: float, start: int) -> None:
+        self.topic = source.topic
+        self._part = slice(start, start + len(source.joints))
+        self._scale = 180.0 / np.pi if source.units == "deg" else 1.0
+        self._is_trajectory = source.type == "trajectory_msgs/msg/JointTrajectory"
+        if self._is_trajectory:
+            self._message = JointTrajectory(joint_names=list(source.joints))
+            self._message.points = [
+                JointTrajectoryPoint(time_from_start=duration_message(round(period * 1e9)))
+            ]
+        else:
+            self._message = Float64MultiArray()
+        self._publisher = node.publish_on(type(self._message), source.topic, qos.NEWEST)
+
+    def publish(self, command: Command, stamp: Any) -> None:
+        positions = array.array("d", command.positions[self._part] * self._scale)
+        if self._is_trajectory:
+            point = self._message.points[0]
+            point.positions = positions
+            point.velocities = array.array("d", command.velocities[self._part] * self._scale)
+            self._message.header.stamp = stamp
+        else:
+            self._message.data = positions
+        self._publisher.publish(self._message)
+
+
+def offered_chunk(message: ActionChunk) -> OfferedChunk:
+    """A message as the core takes it; nothing is checked here."""
+    stamp = nanoseconds(message.header.stamp)
+    points = message.trajectory.points
+    return OfferedChunk(
+        stamp_ns=stamp,
+        goal=message.goal,
+        sequence=message.sequence,
+        joints=message.trajectory.joint_names,
+        positions=[point.positions for point in points],
+        due_ns=[stamp + nanoseconds(point.time_from_start) for point in points],
+        relative=message.relative,
+        rejected=message.verdict == ActionChunk.VERDICT_REJECTED,
+    )
+
+
+def _starts(sources: Sequence[ActionSource]) -> list[int]:
+    """Where each source's joints begin in the action vector."""
+    sizes = [len(source.joints) for source in sources]
+    return [sum(sizes[:i]) for i in range(len(sizes))]
+
+
+def main() -> None:
+    """Entry point of the process."""
+    run(Commander)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy node: observations in, subtasks and action chunks out.
+
+The policy computes in a worker thread of its own, always on the newest observation, so that no
+callback ever waits for it and no observation ever queues up behind it.
+"""
+
+import importlib
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from vla_interfaces.msg import ActionChunk, Subtask, Task, ValueEstimate
+
+from vla_nodes.contract import Contract, load_contract
+from vla_nodes.inference import ActionPlan, Policy, PolicyError
+from vla_nodes.nodes import qos, topics
+from vla_nodes.nodes.diagnostics import OK, WARN, Health, Percentiles, RateMeter
+from vla_nodes.nodes.lifecycle import ManagedNode, run
+from vla_nodes.nodes.messages import chunk_message, nanoseconds, time_message
+from vla_nodes.nodes.parameters import ParameterError, parameter
+from vla_nodes.observation.assembler import NotReady, Observation, ObservationAssembler
+
+# Backends by name, imported only when chosen: a factory (contract, checkpoint, device) -> Policy.
+BACKENDS = {"expert": "vla_nodes.sim.expert_policy:ExpertPolicy"}
+
+WAKE_PERIOD = 0.1  # s; the worker looks around at least this often
+STOP_TIMEOUT = 5.0  # s that deactivation waits for the worker
+
+
+@dataclass(frozen=True)
+class PolicyParameters:
+    """Parameters of the policy node."""
+
+    contract: str = parameter("", "Path of the robot's contract, YAML")
+    backend: str = parameter("expert", "What computes the actions", choices=tuple(BACKENDS))
+    checkpoint: str = parameter("", "Folder of the weights; empty for backends without")
+    device: str = parameter("cpu", "Where to compute: cpu, cuda, cuda:N")
+    rate: float = parameter(
+        10.0,
+        "Greatest number of chunks per second, Hz; lower saves power, but below about one per "
+        "half chunk the commander runs out of actions",
+        minimum=0.1,
+        maximum=200.0,
+    )
+    planner_period: float = parameter(
+        1.0, "Seconds between looks of the planner at the subtask", minimum=0.0
+    )
+
+
+class PolicyNode(ManagedNode[PolicyParameters]):
+    """The lifecycle node; see the module."""
+
+    def __init__(self) -> None:
+        super().__init__("policy", PolicyParameters)
+        self._wake = threading.Condition()
+        self._worker: threading.Thread | None = None
+        self._working = False
+        self._task = Task()
+        self._planned_goal = Task.GOAL_NONE
+        self._subtask = ""
+        self._last_plan = 0
+        self._last_stamp = 0
+        self._sequence = 0
+        self._replan = False
+        self._blocked = ""
+
+    # --- lifecycle ------------------------------------------------------------------------
+
+    def configure(self, parameters: PolicyParameters) -> None:
+        """Load the contract and the policy, and subscribe to what it observes."""
+        self._contract = load_contract(parameters.contract)
+        self._policy = load_policy(parameters, self._contract)
+        self._assembler = ObservationAssembler(self._contract, tuple(self._policy.extra_states))
+        self._latency = Percentiles()
+        self._rate = RateMeter()
+        self._chunks = self.publish_on(ActionChunk, topics.CHUNK, qos.NEWEST)
+        self._subtasks = self.publish_on(Subtask, topics.SUBTASK, qos.LATCHED)
+        self.subscribe(Task, topics.TASK, self._on_task, qos.NEWEST)
+        self.subscribe(ValueEstimate, topics.VALUE, self._on_value, qos.NEWEST)
+        self._input_topics = self._subscribe_inputs()
+
+    def _subscribe_inputs(self) -> Sequence[str]:
+        kinds = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
+        streams: list[tuple[Any, type, Callable]] = [
+            (camera, kinds[camera.type], self._assembler.add_image)
+            for camera in self._contract.cameras
+        ]
+        streams += [
+            (state, JointState, self._assembler.add_state)
+            for state in (*self._contract.states, *self._policy.extra_states)
+        ]
+        for stream, kind, add in streams:
+            callback = partial(self._on_input, stream.name, add)
+            self.subscribe(kind, stream.topic, callback, qos.sensor(stream.qos))
+        return [stream.topic for stream, _, _ in streams]
+
+    def waiting_for(self) -> str:
+        """Topics of the contract that nobody publishes."""
+        silent = [topic for topic in self._input_topics if not self.count_publishers(topic)]
+        return "somebody to publish " + ", ".join(silent) if silent else ""
+
+    def activate(self) -> None:
+        """Start the worker."""
+        self._working = True
+        self._worker = threading.Thread(target=self._work, name="policy", daemon=True)
+        self._worker.start()
+
+    def deactivate(self) -> None:
+        """Stop the worker after its present step.
+
+        Raises:
+            TimeoutError: The policy did not come back.
+        """
+        with self._wake:
+            self._working = False
+            self._wake.notify()
+        if self._worker is not None:
+            self._worker.join(STOP_TIMEOUT)
+            if self._worker.is_alive():
+                raise TimeoutError(f"the policy did not come back within {STOP_TIMEOUT:g} s")
+        self._worker = None
+        self.goal = Task.GOAL_NONE
+
+    def health(self) -> Health:
+        """Rates, latencies, and the age and faults of each input."""
+        values: dict[str, object] = {
+            "chunk_hz": self._rate.hz(time.monotonic_ns()),
+            **self._latency.values("chunk_latency"),
+            "subtask": self._subtask,
+            "waiting_for": self._blocked,
+        }
+        frozen = []
+        for name, stream in self._assembler.health(self.ros_now()).items():
+            values[f"{name}_hz"] = stream.rate
+            values[f"{name}_faults"] = sum(stream.faults.values())
+            if stream.last_fault:
+                values[f"{name}_last_fault"] = stream.last_fault
+            if stream.frozen:
+                frozen.append(f"{name} shows the same picture again and again")
+        problems = [*([self._blocked] if self._blocked else []), *frozen]
+        return Health(WARN if problems else OK, "; ".join(problems) or "ok", values)
+
+    # --- callbacks: never wait --------------------------------------------------------------
+
+    def _on_input(self, name: str, add: Callable, message: Any) -> None:
+        add(name, message, nanoseconds(message.header.stamp), self.ros_now())
+        with self._wake:
+            self._wake.notify()
+
+    def _on_task(self, message: Task) -> None:
+        self._task = message
+
+    def _on_value(self, message: ValueEstimate) -> None:
+        if message.goal == self._task.goal and (message.subtask_finished or message.stalled):
+            self._replan = True
+
+    # --- the worker -------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                if not self._working:
+                    return
+                self._wake.wait(WAKE_PERIOD)
+            self.progress += 1
+            try:
+                self._step(self._task)
+            except Exception:
+                self.fail(f"the policy failed\n{traceback.format_exc()}")
+                return
+
+    def _step(self, task: Task) -> None:
+        """Compute one chunk if there is a goal and a new observation."""
+        self.goal = task.goal
+        if task.goal == Task.GOAL_NONE:
+            self._blocked = ""
+            return
+        started = time.monotonic()
+        observation = self._assembler.latest(self.ros_now())
+        if isinstance(observation, NotReady):
+            self._blocked = "" if observation.reason == "pending" else str(observation)
+            return
+        self._blocked = ""
+        clock_went_back = observation.stamp < self._last_stamp
+        if (
+            not clock_went_back
+            and observation.stamp - self._last_stamp < 0.9e9 / self.parameters.rate
+        ):
+            return
+        self._last_stamp = observation.stamp
+        self._plan(task, observation)
+        if not self._subtask:
+            return
+        plan = self._policy.act(observation, self._subtask)
+        self._publish(task, observation, plan, time.monotonic() - started)
+
+    def _plan(self, task: Task, observation: Observation) -> None:
+        """Let the planner choose the subtask: for a new goal, when told to, and now and then."""
+        fresh = task.goal != self._planned_goal
+        due = abs(observation.stamp - self._last_plan) >= self.parameters.planner_period * 1e9
+        if not (fresh or due or self._replan):
+            return
+        if fresh:
+            self._policy.reset()
+        self._planned_goal, self._last_plan, self._replan = task.goal, observation.stamp, False
+        subtask = self._policy.plan_subtask(observation, task.text)
+        if fresh or subtask != self._subtask:
+            self._subtask = subtask
+            message = Subtask(goal=task.goal, task=task.text, subtask=subtask)
+            message.header.stamp = time_message(observation.stamp)
+            self._subtasks.publish(message)
+
+    def _publish(
+        self, task: Task, observation: Observation, plan: ActionPlan, latency: float
+    ) -> None:
+        self._sequence += 1
+        message = chunk_message(self._contract, observation.stamp, plan)
+        message.goal = task.goal
+        message.sequence = self._sequence
+        message.subtask = self._subtask
+        message.latency = latency
+        self._chunks.publish(message)
+        self._latency.add(latency)
+        self._rate.event(time.monotonic_ns())
+
+
+def load_policy(parameters: PolicyParameters, contract: Contract) -> Policy:
+    """Make the policy that the parameters name.
+
+    Raises:
+        ParameterError: The backend lacks a library, or cannot work with this robot.
+    """
+    module, _, factory = BACKENDS[parameters.backend].partition(":")
+    try:
+        make = getattr(importlib.import_module(module), factory)
+        return make(contract, parameters.checkpoint, parameters.device)
+    except (ImportError, PolicyError) as error:
+        raise ParameterError(f"backend '{parameters.backend}': {error}") from error
+
+
+def main() -> None:
+    """Entry point of the process."""
+    run(PolicyNode)
+
+
+if __name__ == "__main__":
+    main()
