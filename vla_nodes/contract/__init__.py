@@ -2,7 +2,7 @@
 """The robot's contract: one YAML that every part of the stack reads."""
 
 from vla_nodes.contract.errors import ContractError
-from vla_nodes.contract.loader import load_contract
+from vla_nodes.contract.loader import contract_digest, load_contract
 from vla_nodes.contract.schema import (
     ActionSource,
     Camera,
@@ -24,5 +24,6 @@ __all__ = [
     "Qos",
     "Recorded",
     "StateSource",
+    "contract_digest",
     "load_contract",
 ]

@@ -81,7 +81,9 @@ class StateSource:
     @property
     def vector_names(self) -> tuple[str, ...]:
         """Names of this source's vector elements, ``{prefix}{joint}.{field}``."""
-        return tuple(f"{self.prefix}{joint}.{field}" for field in self.fields for joint in self.joints)
+        return tuple(
+            f"{self.prefix}{joint}.{field}" for field in self.fields for joint in self.joints
+        )
 
 
 @dataclass(frozen=True)

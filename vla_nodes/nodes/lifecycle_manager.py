@@ -17,6 +17,8 @@ from vla_interfaces.msg import Heartbeat
 
 from vla_nodes.nodes.lifecycle import ManagedNode
 
+SETTLING = 0.2  # s after a transition before the next one
+
 _UP = {
     State.PRIMARY_STATE_UNCONFIGURED: (Transition.TRANSITION_CONFIGURE, "configure"),
     State.PRIMARY_STATE_INACTIVE: (Transition.TRANSITION_ACTIVATE, "activate"),
@@ -109,7 +111,9 @@ class LifecycleManager:
             return f"{name} failed {len(peer.failures)} times and was given up: {peer.fault}"
         if peer.last_beat == float("-inf"):
             return f"{name} has not been heard of"
-        if peer.pending is None and now - peer.last_beat > self._patience.heartbeat:
+        if peer.pending is not None:
+            return f"{name} is in transition"
+        if now - peer.last_beat > self._patience.heartbeat:
             return f"{name} has been silent for {now - peer.last_beat:.1f} s"
         if peer.fault:
             return f"{name}: {peer.fault}"
@@ -143,6 +147,7 @@ class LifecycleManager:
             request = ChangeState.Request()
             request.transition.id = step[0]
             peer.pending = peer.client.call_async(request)
+            peer.state = State.PRIMARY_STATE_UNKNOWN
             peer.pending_since = now
             self._node.get_logger().info(f"{step[1]} {peer.name}")
         return False
@@ -152,8 +157,8 @@ class LifecycleManager:
         if peer.pending.done():
             success = peer.pending.result().success
             peer.pending = None
-            # The state is taken from the next heartbeat, which cannot be older than the answer.
-            peer.state, peer.waiting_for = State.PRIMARY_STATE_UNKNOWN, ""
+            # The answer may overtake a heartbeat that was sent before it.
+            peer.retry_at = now + SETTLING
             if not success:
                 self._failed(peer, "a transition failed", now)
         elif now - peer.pending_since > self._patience.transition:

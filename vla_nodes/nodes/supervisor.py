@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rclpy.action import ActionServer, CancelResponse
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.task import Future
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
@@ -127,7 +128,10 @@ class Supervisor(ManagedNode[SupervisorParameters]):
         self.subscribe(Subtask, topics.SUBTASK, self._on_subtask, qos.LATCHED)
         self.subscribe(ActionChunk, topics.CHUNK, self._on_chunk, qos.NEWEST)
         self.subscribe(ValueEstimate, topics.VALUE, self._on_value, qos.NEWEST)
-        self._reset_commander = self.create_client(SetBool, "commander/estop")
+        # A group of its own: the e-stop service waits for this client's answer.
+        self._reset_commander = self.create_client(
+            SetBool, "commander/estop", callback_group=MutuallyExclusiveCallbackGroup()
+        )
         self.create_service(SetBool, "~/estop", self._on_estop)
         self._action = ActionServer(
             self,

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The graph as a whole, in real processes over real DDS."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import yaml
+from graph_client import GraphClient
+from sensor_msgs.msg import Image
+from trajectory_msgs.msg import JointTrajectory
+from vla_interfaces.action import ExecuteTask
+
+from vla_nodes.bringup.graph import BringupOptions, find_contract
+from vla_nodes.contract import Contract
+
+RESULT = ExecuteTask.Result
+TASK = "put the blue cube in the tray"
+ONE_CUBE = {"sim": {"cubes": 2, "seed": 0}}
+LEASE = 0.5  # s; the commander's default
+BRAKING = 0.3  # s; the slowest joint from full speed, and a few ticks
+
+
+def test_a_task_succeeds_within_the_limits(launch: Callable) -> None:
+    with launch() as graph:
+        graph.client.wait_until_ready()
+        result = graph.client.execute(TASK)
+        assert (result.outcome, result.message) == (RESULT.OUTCOME_SUCCESS, "done")
+        assert result.final_value == 0.0
+        assert {feedback.subtask for feedback in graph.client.feedback} - {""} == {TASK}
+        graph.client.seconds_to_rest(time.monotonic())
+        graph.client.check_limits(graph.contract)
+        travelled = np.ptp([c.positions for c in graph.client.commands], axis=0)
+        assert (travelled[:3] > 0.1).all()
+
+
+def test_in_lock_step_the_table_is_cleared_and_laid_anew(launch: Callable) -> None:
+    with launch(BringupOptions(lockstep=True)) as graph:
+        graph.client.wait_until_ready()
+        for seed in (3, 4):
+            lying = graph.client.reset_simulation(seed, cubes=2)
+            assert lying.count("cube") == 2
+            result = graph.client.execute("clear the table", time_limit=40.0)
+            assert result.outcome == RESULT.OUTCOME_SUCCESS, result.message
+
+
+def test_requests_that_cannot_be_served_are_refused_in_words(launch: Callable) -> None:
+    with launch() as graph:
+        graph.client.wait_until_ready()
+        for text, why in (
+            ("", "1 to 512 characters"),
+            ("x" * 10_000, "1 to 512 characters"),
+            ("put the \x1b[31mred cube", "control characters"),
+            ("dance", "unknown task 'dance'"),
+        ):
+            result = graph.client.execute(text)
+            assert result.outcome == RESULT.OUTCOME_REJECTED
+            assert why in result.message
+        running = graph.client.start(TASK)
+        graph.client.wait_until_moving()
+        second = graph.client.execute(TASK)
+        assert second.outcome == RESULT.OUTCOME_REJECTED
+        assert "busy" in second.message
+        assert graph.client.result(running, 60.0, "the first task ends").result.outcome == (
+            RESULT.OUTCOME_SUCCESS
+        )
+
+
+def test_a_cancelled_task_leaves_the_robot_at_rest(launch: Callable) -> None:
+    with launch() as graph:
+        graph.client.wait_until_ready()
+        ending = graph.client.start("clear the table")
+        graph.client.wait_until_moving()
+        since = time.monotonic()
+        # The action client of the test cancels the goal it sent last.
+        graph.client.cancel()
+        assert graph.client.result(ending, 5.0, "it ends").result.outcome == (
+            RESULT.OUTCOME_CANCELLED
+        )
+        assert graph.client.seconds_to_rest(since) < LEASE + BRAKING
+        graph.client.check_limits(graph.contract)
+
+
+def test_a_camera_that_stops_stops_the_robot_and_is_named(
+    launch: Callable, tmp_path: Path, contract: Contract
+) -> None:
+    # The graph sees the wrist camera through a relay that the test can close.
+    document = yaml.safe_load(find_contract("sim_arm").read_text())
+    document["cameras"]["wrist"]["topic"] = "/relayed/image"
+    relayed = tmp_path / "relayed.yaml"
+    relayed.write_text(yaml.safe_dump(document))
+    parameters = {"sim": {"contract": str(find_contract("sim_arm"))}}
+    with launch(BringupOptions(contract=str(relayed)), parameters) as graph:
+        node, is_open = graph.client.node, [True]
+        out = node.create_publisher(Image, "/relayed/image", 1)
+
+        def relay(message: Image) -> None:
+            if is_open[0]:
+                out.publish(message)
+
+        node.create_subscription(Image, "/wrist/image", relay, 1)
+        graph.client.wait_until_ready()
+        ending = graph.client.start("clear the table", time_limit=15.0)
+        graph.client.wait_until_moving()
+        is_open[0] = False
+        since = time.monotonic()
+        stopped = graph.client.seconds_to_rest(since)
+        horizon = 0.8 + contract.cameras[1].max_age
+        assert stopped < horizon + BRAKING
+        graph.client.wait_until(
+            lambda: "wrist is stale" in graph.client.message("policy"), 5.0, "wrist is named"
+        )
+        # The camera comes back within the task: the robot goes on.
+        is_open[0] = True
+        result = graph.client.result(ending, 60.0, "the task ends").result
+        assert result.outcome in (RESULT.OUTCOME_SUCCESS, RESULT.OUTCOME_TIMED_OUT)
+        moved = [c for c in graph.client.commands if c.received > since + stopped + 0.5]
+        assert any(np.any(c.velocities) for c in moved)
+        graph.client.check_limits(graph.contract)
+
+
+def test_a_killed_policy_stops_the_robot_ends_the_task_and_comes_back(launch: Callable) -> None:
+    with launch() as graph:
+        graph.client.wait_until_ready()
+        ending = graph.client.start("clear the table")
+        graph.client.wait_until_moving()
+        since = time.monotonic()
+        os.kill(graph.processes.pid("policy"), signal.SIGKILL)
+        result = graph.client.result(ending, 10.0, "the task ends").result
+        assert result.outcome == RESULT.OUTCOME_ABORTED
+        assert "policy" in result.message
+        assert graph.client.seconds_to_rest(since) < 0.5 + LEASE + BRAKING
+        # Nothing moves by itself when it is back, but a new task is served.
+        count = len(graph.client.commands)
+        graph.client.wait_until_ready()
+        assert not any(np.any(c.velocities) for c in graph.client.commands[count:])
+        assert graph.client.execute(TASK, 40.0).outcome == RESULT.OUTCOME_SUCCESS
+        graph.client.check_limits(graph.contract)
+
+
+def test_a_killed_supervisor_takes_the_lease_with_it(launch: Callable) -> None:
+    with launch() as graph:
+        graph.client.wait_until_ready()
+        graph.client.start("clear the table")
+        graph.client.wait_until_moving()
+        since = time.monotonic()
+        os.kill(graph.processes.pid("supervisor"), signal.SIGKILL)
+        assert graph.client.seconds_to_rest(since) < LEASE + BRAKING
+        graph.client.wait_until_ready()
+        assert graph.client.speed() == 0.0
+        graph.client.check_limits(graph.contract)
+
+
+def test_a_frozen_policy_process_is_noticed(launch: Callable) -> None:
+    with launch() as graph:
+        graph.client.wait_until_ready()
+        ending = graph.client.start("clear the table")
+        graph.client.wait_until_moving()
+        pid = graph.processes.pid("policy")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            result = graph.client.result(ending, 10.0, "the task ends").result
+            assert result.outcome == RESULT.OUTCOME_ABORTED
+            assert "policy has been silent" in result.message
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_an_estop_brakes_at_once_and_latches_until_reset(launch: Callable) -> None:
+    with launch() as graph:
+        graph.client.wait_until_ready()
+        ending = graph.client.start("clear the table")
+        graph.client.wait_until_moving()
+        since = time.monotonic()
+        assert graph.client.estop(True).success
+        result = graph.client.result(ending, 5.0, "the task ends").result
+        assert (result.outcome, result.message) == (RESULT.OUTCOME_ABORTED, "e-stop")
+        assert graph.client.seconds_to_rest(since) < 0.2 + BRAKING
+        refused = graph.client.execute(TASK)
+        assert refused.outcome == RESULT.OUTCOME_REJECTED
+        assert "e-stop" in refused.message
+        assert graph.client.estop(True).success
+        assert graph.client.estop(False).success
+        graph.client.wait_until_ready()
+        assert graph.client.execute("clear the table", 40.0).outcome == RESULT.OUTCOME_SUCCESS
+        graph.client.check_limits(graph.contract)
+
+
+def test_a_second_publisher_of_commands_trips_and_is_named(launch: Callable) -> None:
+    with launch() as graph:
+        graph.client.wait_until_ready()
+        ending = graph.client.start("clear the table")
+        graph.client.wait_until_moving()
+        topic = graph.contract.actions[0].topic
+        intruder = graph.client.node.create_publisher(JointTrajectory, topic, 1)
+        result = graph.client.result(ending, 10.0, "the task ends").result
+        assert result.outcome == RESULT.OUTCOME_ABORTED
+        assert f"/graph_client also publishes {topic}" in result.message
+        graph.client.node.destroy_publisher(intruder)
+
+
+def test_ctrl_c_ends_every_process_after_the_robot_has_stopped(
+    domain: int, contract: Contract
+) -> None:
+    bringup = subprocess.Popen([sys.executable, "-m", "vla_nodes.bringup.main"])
+    try:
+        with GraphClient(domain, contract.actions[0].topic, contract.action_names) as client:
+            client.wait_until_ready()
+            client.start("clear the table")
+            client.wait_until_moving()
+            children = psutil.Process(bringup.pid).children(recursive=True)
+            assert len(children) == 4
+            bringup.send_signal(signal.SIGINT)
+            assert bringup.wait(20.0) == 0
+            _, alive = psutil.wait_procs(children, timeout=0.1)
+            assert not alive
+            assert client.speed() == 0.0
+            client.check_limits(contract)
+    finally:
+        bringup.kill()
+
+
+def test_nodes_do_not_outlive_a_killed_bringup(domain: int, contract: Contract) -> None:
+    bringup = subprocess.Popen([sys.executable, "-m", "vla_nodes.bringup.main"])
+    with GraphClient(domain, contract.actions[0].topic, contract.action_names) as client:
+        client.wait_until_ready()
+        children = psutil.Process(bringup.pid).children(recursive=True)
+        bringup.kill()
+        bringup.wait()
+        _, alive = psutil.wait_procs(children, timeout=10.0)
+        assert not alive
