@@ -31,10 +31,10 @@ from vla_nodes.control.parameters import MotionParameters
 from vla_nodes.nodes import qos, topics
 from vla_nodes.nodes.diagnostics import OK, Health, Percentiles, RateMeter
 from vla_nodes.nodes.lifecycle import ManagedNode, NotReadyError, run
-from vla_nodes.nodes.messages import duration_message, nanoseconds, time_message
 from vla_nodes.nodes.parameters import parameter
 from vla_nodes.nodes.realtime import fixed_rate, prepare_process, raise_priority
 from vla_nodes.nodes.ros_time import SmoothClock
+from vla_nodes.nodes.stamps import duration_message, nanoseconds, time_message
 from vla_nodes.observation.errors import JointError
 from vla_nodes.observation.joints import JointReader
 

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from sensor_msgs.msg import CompressedImage, Image, JointState
+from trajectory_msgs.msg import JointTrajectoryPoint
 from vla_interfaces.msg import ActionChunk, Subtask, Task, ValueEstimate
 
 from vla_nodes.contract import Contract, load_contract
@@ -22,8 +23,8 @@ from vla_nodes.inference import ActionPlan, Policy, PolicyError
 from vla_nodes.nodes import qos, topics
 from vla_nodes.nodes.diagnostics import OK, WARN, Health, Percentiles, RateMeter
 from vla_nodes.nodes.lifecycle import ManagedNode, run
-from vla_nodes.nodes.messages import chunk_message, nanoseconds, time_message
 from vla_nodes.nodes.parameters import ParameterError, parameter
+from vla_nodes.nodes.stamps import SECOND, duration_message, nanoseconds, time_message
 from vla_nodes.observation.assembler import NotReady, Observation, ObservationAssembler
 
 # Backends by name, imported only when chosen: a factory (contract, checkpoint, device) -> Policy.
@@ -228,6 +229,29 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._chunks.publish(message)
         self._latency.add(latency)
         self._rate.event(time.monotonic_ns())
+
+
+def chunk_message(contract: Contract, stamp: int, plan: ActionPlan) -> ActionChunk:
+    """A policy's plan for the observation at ``stamp`` (ns) as a message.
+
+    Goal, sequence, subtask and latency are left to the caller.
+    """
+    message = ActionChunk(
+        relative=plan.relative,
+        energy=plan.energy,
+        threshold=plan.threshold,
+        verdict=int(plan.verdict),
+    )
+    message.header.stamp = time_message(stamp)
+    message.trajectory.header.stamp = message.header.stamp
+    message.trajectory.joint_names = list(contract.action_names)
+    message.trajectory.points = [
+        JointTrajectoryPoint(
+            positions=row, time_from_start=duration_message(round((i + 1) * SECOND / contract.fps))
+        )
+        for i, row in enumerate(plan.actions.tolist())
+    ]
+    return message
 
 
 def load_policy(parameters: PolicyParameters, contract: Contract) -> Policy:

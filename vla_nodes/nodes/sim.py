@@ -27,8 +27,8 @@ from vla_nodes.contract import Contract, load_contract
 from vla_nodes.nodes import qos, topics
 from vla_nodes.nodes.diagnostics import OK, WARN, Health, RateMeter
 from vla_nodes.nodes.lifecycle import ManagedNode, run
-from vla_nodes.nodes.messages import nanoseconds, time_message
 from vla_nodes.nodes.parameters import ParameterError, parameter
+from vla_nodes.nodes.stamps import nanoseconds, time_message
 from vla_nodes.observation.codecs import fill_image
 from vla_nodes.sim.arm import TabletopArm
 from vla_nodes.sim.expert_policy import SCENE_SOURCE
