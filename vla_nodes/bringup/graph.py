@@ -141,8 +141,11 @@ def find_contract(name: str) -> Path:
 def contract_topics(name: str) -> tuple[str, ...]:
     """Topics of a contract's cameras, states and actions, without repetition."""
     contract = load_contract(find_contract(name))
-    streams = (*contract.cameras, *contract.states, *contract.actions)
-    return tuple(dict.fromkeys(stream.topic for stream in streams))
+    cameras, states, actions = (
+        [stream.topic for stream in streams]
+        for streams in (contract.cameras, contract.states, contract.actions)
+    )
+    return tuple(dict.fromkeys([*cameras, *states, *actions]))
 
 
 def share_folder() -> Path:

@@ -41,6 +41,7 @@ from vla_nodes.observation.joints import JointReader
 ANSWER_TIMEOUT = 1.0  # s that a callback waits for the loop
 REST_TIMEOUT = 3.0  # s that deactivation waits for the robot to be at rest
 WATCH_PERIOD = 0.5  # s between looks for other publishers of commands
+PERCENTILES_WINDOW = 30.0  # s over which punctuality is reported
 _DEFAULT = MotionParameters()
 
 
@@ -122,7 +123,9 @@ class Commander(ManagedNode[CommanderParameters]):
         self._state_names = [source.name for source in contract.states]
         self._task, self._task_at = Task(), 0
         self._estop_at = time.monotonic()
-        self._rate, self._period, self._late = RateMeter(), Percentiles(), Percentiles()
+        self._rate = RateMeter()
+        samples = round(PERCENTILES_WINDOW * parameters.rate)
+        self._period, self._late = Percentiles(samples), Percentiles(samples)
         self._last_tick = 0
         self._outputs = [
             _Output(self, source, 1.0 / parameters.rate, start)
