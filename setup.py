@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """ament_python package of the robot-side nodes."""
 
-from glob import glob
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
 PACKAGE = "vla_nodes"
+
+
+def files(folder: str, pattern: str) -> list[str]:
+    """Files of a folder to be installed."""
+    return sorted(str(path) for path in Path(folder).glob(pattern))
+
 
 setup(
     name=PACKAGE,
@@ -15,11 +21,12 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
-        (f"share/{PACKAGE}/launch", glob("launch/*.launch.py")),
-        (f"share/{PACKAGE}/config", glob("config/*.yaml")),
-        (f"share/{PACKAGE}/config/contracts", glob("config/contracts/*")),
+        (f"share/{PACKAGE}/launch", files("launch", "*.launch.py")),
+        (f"share/{PACKAGE}/config", files("config", "*.*")),
+        (f"share/{PACKAGE}/config/contracts", files("config/contracts", "*")),
     ],
     install_requires=["setuptools"],
+    extras_require={"test": ["pytest"]},
     zip_safe=True,
     maintainer="vla_nodes maintainers",
     maintainer_email="maintainers@vla-nodes.org",

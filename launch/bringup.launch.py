@@ -9,6 +9,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from vla_nodes.bringup.graph import (
+    CHILD_ENVIRONMENT,
     PACKAGE,
     RESPAWN_DELAY,
     RESPAWN_TRIES,
@@ -42,11 +43,10 @@ def start(context: LaunchContext) -> list:
             for item in fields(BringupOptions)
         }
     )
-    actions: list = [
+    nodes = [
         Node(
             package=PACKAGE,
             executable=node.name,
-            name=node.name,
             namespace=options.namespace,
             parameters=[
                 dict(node.parameters),
@@ -56,11 +56,13 @@ def start(context: LaunchContext) -> list:
             respawn=True,
             respawn_delay=RESPAWN_DELAY,
             respawn_max_retries=RESPAWN_TRIES,
+            additional_env=CHILD_ENVIRONMENT,
         )
         for node in graph(options)
     ]
+    tools: list = []
     if options.rviz:
-        actions.append(
+        tools.append(
             Node(
                 package="rviz2",
                 executable="rviz2",
@@ -69,10 +71,11 @@ def start(context: LaunchContext) -> list:
         )
     if options.record:
         topics = contract_topics(options.contract)
-        actions.append(
+        tools.append(
             ExecuteProcess(cmd=["ros2", "bag", "record", "-s", "mcap", *topics], output="screen")
         )
-    return actions
+    # Tools first: where one is missing, launch gives up, and must not leave nodes behind.
+    return [*tools, *nodes]
 
 
 def parse(name: str, text: str) -> object:

@@ -20,13 +20,19 @@ from vla_interfaces.action import ExecuteTask
 from vla_interfaces.srv import ResetSimulation
 
 from vla_nodes.contract import Contract
+from vla_nodes.nodes.stamps import nanoseconds
 
 
 @dataclass(frozen=True)
 class SentCommand:
-    """A command as it was received: by this process's monotonic clock, s."""
+    """A command off the wire.
 
-    received: float
+    ``sent`` is when the middleware took it, on this machine's monotonic clock; ``stamped`` is what
+    its header says; both in seconds.
+    """
+
+    sent: float
+    stamped: float
     positions: np.ndarray
     velocities: np.ndarray
 
@@ -158,7 +164,7 @@ class GraphClient:
         """
 
         def last_motion() -> float:
-            moving = [c.received for c in self.commands if np.any(c.velocities)]
+            moving = [c.sent for c in self.commands if np.any(c.velocities)]
             return max(moving, default=since)
 
         self.wait_until(
@@ -168,20 +174,24 @@ class GraphClient:
         )
         return last_motion() - since
 
-    def check_limits(self, contract: Contract) -> None:
-        """Every command so far obeys the contract, computed from what was received here."""
+    def check_limits(self, contract: Contract, simulated_time: bool = False) -> None:
+        """Every command so far obeys the contract, computed from what was on the wire.
+
+        Time is when commands were sent, or their stamps where a simulation sets the pace.
+        """
         lower, upper, fastest, hardest = np.array(
             [(j.lower, j.upper, j.velocity, j.acceleration) for j in contract.limits]
         ).T
         positions = np.array([c.positions for c in self.commands])
         velocities = np.array([c.velocities for c in self.commands])
-        times = np.array([c.received for c in self.commands])
+        times = np.array([c.stamped if simulated_time else c.sent for c in self.commands])
+        assert not simulated_time or (np.diff(times) > 0).all()
         assert np.isfinite(positions).all()
         assert np.isfinite(velocities).all()
         assert (positions >= lower - 1e-9).all()
         assert (positions <= upper + 1e-9).all()
         assert (np.abs(velocities) <= fastest * (1 + 1e-9)).all()
-        # Over the wire arrival times jitter: four samples and a period of slack even that out.
+        # A command is sent a little after its tick: four samples and a period even that out.
         span = (times[4:] - times[:-4] + 0.01)[:, None]
         assert (np.abs(positions[4:] - positions[:-4]) <= 1.05 * fastest * span).all()
         assert (np.abs(velocities[4:] - velocities[:-4]) <= 1.1 * hardest * (span + 0.02)).all()
@@ -194,15 +204,18 @@ class GraphClient:
                 self.diagnostics[status.name] = (level, status.message, values)
             self.changed.notify_all()
 
-    def _on_command(self, message: JointTrajectory) -> None:
-        received = time.monotonic()
+    def _on_command(self, message: JointTrajectory, info: dict) -> None:
+        monotonic_from_wall = time.monotonic() - time.time()
         order = [message.joint_names.index(joint) for joint in self._joints]
         point = message.points[0]
-        sent = SentCommand(
-            received, np.array(point.positions)[order], np.array(point.velocities)[order]
+        command = SentCommand(
+            info["source_timestamp"] * 1e-9 + monotonic_from_wall,
+            nanoseconds(message.header.stamp) * 1e-9,
+            np.array(point.positions)[order],
+            np.array(point.velocities)[order],
         )
         with self.changed:
-            self.commands.append(sent)
+            self.commands.append(command)
             self.changed.notify_all()
 
     def _on_feedback(self, message: Any) -> None:

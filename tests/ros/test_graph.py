@@ -22,7 +22,6 @@ from vla_nodes.contract import Contract
 
 RESULT = ExecuteTask.Result
 TASK = "put the blue cube in the tray"
-ONE_CUBE = {"sim": {"cubes": 2, "seed": 0}}
 LEASE = 0.5  # s; the commander's default
 BRAKING = 0.3  # s; the slowest joint from full speed, and a few ticks
 
@@ -70,6 +69,18 @@ def test_requests_that_cannot_be_served_are_refused_in_words(launch: Callable) -
         assert graph.client.result(running, 60.0, "the first task ends").result.outcome == (
             RESULT.OUTCOME_SUCCESS
         )
+
+
+def test_a_task_that_the_policy_cannot_do_here_ends_with_the_reason(launch: Callable) -> None:
+    with launch() as graph:
+        graph.client.wait_until_ready()
+        lying = graph.client.reset_simulation(seed=0, cubes=1)
+        absent = next(c for c in ("red", "green") if c not in lying)
+        result = graph.client.execute(f"put the {absent} cube in the tray")
+        assert result.outcome == RESULT.OUTCOME_ABORTED
+        assert f"there is no {absent} cube" in result.message
+        graph.client.wait_until_ready()
+        assert graph.client.execute("clear the table").outcome == RESULT.OUTCOME_SUCCESS
 
 
 def test_a_cancelled_task_leaves_the_robot_at_rest(launch: Callable) -> None:
@@ -120,7 +131,7 @@ def test_a_camera_that_stops_stops_the_robot_and_is_named(
         is_open[0] = True
         result = graph.client.result(ending, 60.0, "the task ends").result
         assert result.outcome in (RESULT.OUTCOME_SUCCESS, RESULT.OUTCOME_TIMED_OUT)
-        moved = [c for c in graph.client.commands if c.received > since + stopped + 0.5]
+        moved = [c for c in graph.client.commands if c.sent > since + stopped + 0.5]
         assert any(np.any(c.velocities) for c in moved)
         graph.client.check_limits(graph.contract)
 

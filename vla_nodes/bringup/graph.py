@@ -5,6 +5,7 @@
 to keep in step.
 """
 
+import signal
 import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,11 @@ from vla_nodes.contract import load_contract
 
 PACKAGE = "vla_nodes"
 DEFAULT_CONTRACT = "sim_arm"
+
+# Environment variable with the number of the signal that a node gets when its launcher dies, so
+# that no node outlives it.
+PARENT_DEATH_SIGNAL = "VLA_PARENT_DEATH_SIGNAL"
+CHILD_ENVIRONMENT = {PARENT_DEATH_SIGNAL: str(int(signal.SIGINT))}
 
 # Restarting a process: pause before each try, and how many there are.
 RESPAWN_DELAY = 1.0  # s
@@ -80,6 +86,8 @@ def graph(options: BringupOptions) -> tuple[NodeSpec, ...]:
         BringupError: The options do not fit together.
     """
     contract = str(find_contract(options.contract))
+    if options.params_file and not Path(options.params_file).is_file():
+        raise BringupError(f"params_file: no file '{options.params_file}'")
     if not options.use_sim and not options.checkpoint:
         raise BringupError(
             "checkpoint is empty: the scripted expert works on the simulated arm only; "

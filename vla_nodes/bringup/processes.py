@@ -13,11 +13,9 @@ from typing import IO
 
 import yaml
 
-from vla_nodes.bringup.graph import RESPAWN_DELAY, RESPAWN_TRIES, NodeSpec
+from vla_nodes.bringup.graph import CHILD_ENVIRONMENT, RESPAWN_DELAY, RESPAWN_TRIES, NodeSpec
 
 STOP_TIMEOUT = 5.0  # s that a node may take to end after SIGINT
-# Kept here and not imported: this process needs no rclpy.
-_PARENT_DEATH_SIGNAL = "VLA_PARENT_DEATH_SIGNAL"
 
 
 class GraphProcesses:
@@ -114,14 +112,12 @@ class GraphProcesses:
         arguments += ["--params-file", str(file)]
         if self._params_file:
             arguments += ["--params-file", self._params_file]
-        environment = dict(os.environ)
-        environment[_PARENT_DEATH_SIGNAL] = str(int(signal.SIGINT))
         with self._output(name) as output:
             # A session of its own: Ctrl-C in a terminal reaches only this process, which then
             # ends the nodes in order.
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", node.module, *arguments],
-                env=environment,
+                env=os.environ | CHILD_ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

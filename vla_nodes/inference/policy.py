@@ -15,7 +15,7 @@ from vla_nodes.observation.observation import Observation
 
 
 class PolicyError(ValueError):
-    """A policy that cannot be used with this robot; says why and what would be right."""
+    """A policy does not fit this robot, or cannot do this task; says why and what would."""
 
 
 class Verdict(IntEnum):
@@ -50,7 +50,9 @@ class ActionPlan:
 class Policy(Protocol):
     """A hierarchical policy: a planner in words above an expert in actions.
 
-    Methods are called from one worker thread, never at the same time.
+    Methods are called from one worker thread, never at the same time. PolicyError from
+    ``plan_subtask`` or ``act`` means that the task cannot be done here and ends it; any other
+    exception is a failure of the policy.
 
     Attributes:
         extra_states: State sources beyond the contract's that the policy wants to observe; they

@@ -25,9 +25,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from vla_interfaces.msg import ActionChunk, Task
 
 from vla_nodes.contract import ActionSource, StateSource, load_contract
-from vla_nodes.control.chunks import OfferedChunk
-from vla_nodes.control.commander import Command, MotionCore, State
-from vla_nodes.control.parameters import MotionParameters
+from vla_nodes.control import Command, MotionCore, MotionParameters, OfferedChunk, State
 from vla_nodes.nodes import qos, topics
 from vla_nodes.nodes.diagnostics import OK, Health, Percentiles, RateMeter
 from vla_nodes.nodes.lifecycle import ManagedNode, NotReadyError, run

@@ -21,11 +21,13 @@ from lifecycle_msgs.msg import State
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, qos_policy_name_from_kind
 from rclpy.signals import SignalHandlerOptions
 from vla_interfaces.msg import Heartbeat
 
+from vla_nodes.bringup.graph import PARENT_DEATH_SIGNAL
 from vla_nodes.contract import ContractError
 from vla_nodes.nodes import qos
 from vla_nodes.nodes.diagnostics import ERROR, OK, WARN, Health
@@ -33,8 +35,6 @@ from vla_nodes.nodes.parameters import ParameterError, ParameterSet
 
 HEARTBEAT_PERIOD = 0.05  # s
 DIAGNOSTICS_PERIOD = 0.5  # s
-# Set by a launcher for its children: the signal they get when it dies.
-PARENT_DEATH_SIGNAL = "VLA_PARENT_DEATH_SIGNAL"
 
 _SUCCESS = TransitionCallbackReturn.SUCCESS
 _FAILURE = TransitionCallbackReturn.FAILURE
@@ -73,6 +73,8 @@ class ManagedNode[P](LifecycleNode):
         self.steady_timer(HEARTBEAT_PERIOD, self._beat)
         self.steady_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics)
         self._permanent = self._entities()
+        self._change_state = self._service_change_state.callback
+        self._service_change_state.callback = self._answer_change_state
 
     # Whether the process configures and activates the node at once instead of waiting to be told.
     autostart = False
@@ -185,6 +187,15 @@ class ManagedNode[P](LifecycleNode):
         del state
         self._attempt("cleanup", self._release)
         return _SUCCESS
+
+    def _answer_change_state(self, request: Any, response: Any) -> Any:
+        """Say no to a transition that is not possible now; rclpy raises and never answers."""
+        try:
+            return self._change_state(request, response)
+        except rclpy_implementation.RCLError as error:
+            self.get_logger().warning(str(error))
+            response.success = False
+            return response
 
     def _activate_if_ready(self) -> None:
         if lacking := self.waiting_for():

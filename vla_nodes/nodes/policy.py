@@ -63,6 +63,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._worker: threading.Thread | None = None
         self._working = False
         self._task = Task()
+        self._given_at = 0
         self._planned_goal = Task.GOAL_NONE
         self._subtask = ""
         self._last_plan = 0
@@ -70,6 +71,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._sequence = 0
         self._replan = False
         self._blocked = ""
+        self._impossible = (Task.GOAL_NONE, "")
 
     # --- lifecycle ------------------------------------------------------------------------
 
@@ -128,6 +130,11 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._worker = None
         self.goal = Task.GOAL_NONE
 
+    def working_fault(self) -> str:
+        """Why the policy cannot do the present task."""
+        goal, why = self._impossible
+        return why if goal == self._task.goal else ""
+
     def health(self) -> Health:
         """Rates, latencies, and the age and faults of each input."""
         values: dict[str, object] = {
@@ -155,6 +162,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             self._wake.notify()
 
     def _on_task(self, message: Task) -> None:
+        if message.goal != self._task.goal:
+            self._given_at = nanoseconds(message.header.stamp)
         self._task = message
 
     def _on_value(self, message: ValueEstimate) -> None:
@@ -172,6 +181,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             self.progress += 1
             try:
                 self._step(self._task)
+            except PolicyError as error:
+                self._impossible = (self.goal, str(error))
             except Exception:
                 self.fail(f"the policy failed\n{traceback.format_exc()}")
                 return
@@ -179,7 +190,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
     def _step(self, task: Task) -> None:
         """Compute one chunk if there is a goal and a new observation."""
         self.goal = task.goal
-        if task.goal == Task.GOAL_NONE:
+        if task.goal in (Task.GOAL_NONE, self._impossible[0]):
             self._blocked = ""
             return
         started = time.monotonic()
@@ -188,6 +199,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             self._blocked = "" if observation.reason == "pending" else str(observation)
             return
         self._blocked = ""
+        if observation.stamp < self._given_at:
+            return  # It may show the scene before this goal.
         clock_went_back = observation.stamp < self._last_stamp
         if (
             not clock_went_back

@@ -221,10 +221,13 @@ class SimNode(ManagedNode[SimParameters]):
             tick += 1
             self.progress += 1
             self._rate.event(time.monotonic_ns())
+            now = time.monotonic()
+            if answered:
+                deadline = now
+                continue
             # Ticks that come late are not caught up.
-            deadline = max(deadline + self._period, time.monotonic() - self._period)
-            if not answered:
-                time.sleep(max(0.0, deadline - time.monotonic()))
+            deadline = max(deadline + self._period, now - self._period)
+            time.sleep(max(0.0, deadline - now))
 
     def _lay_table(self, seed: int, cubes: int) -> None:
         self._arm.reset(

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one list of the graph's processes."""
+
+import importlib
+import time
+from pathlib import Path
+
+import pytest
+
+from vla_nodes.bringup.graph import (
+    RESPAWN_DELAY,
+    RESPAWN_TRIES,
+    BringupError,
+    BringupOptions,
+    NodeSpec,
+    contract_topics,
+    find_contract,
+    graph,
+)
+from vla_nodes.bringup.processes import GraphProcesses
+
+
+def parameters(options: BringupOptions) -> dict[str, dict]:
+    return {node.name: dict(node.parameters) for node in graph(options)}
+
+
+def test_without_options_it_is_the_simulated_arm_in_simulated_time() -> None:
+    nodes = parameters(BringupOptions())
+    assert list(nodes) == ["sim", "commander", "policy", "supervisor"]
+    assert nodes["policy"]["backend"] == "expert"
+    assert nodes["supervisor"]["managed_nodes"] == ["sim", "commander", "policy"]
+    assert all(nodes[name]["use_sim_time"] for name in ("commander", "policy", "supervisor"))
+    assert nodes["sim"]["publish_clock"] is True
+
+
+def test_a_robot_runs_without_the_simulation_in_its_own_time() -> None:
+    nodes = parameters(BringupOptions(use_sim=False, checkpoint="/weights", contract="ur5e"))
+    assert list(nodes) == ["commander", "policy", "supervisor"]
+    assert not nodes["commander"]["use_sim_time"]
+    assert nodes["policy"]["checkpoint"] == "/weights"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (BringupOptions(use_sim=False), "checkpoint is empty"),
+        (BringupOptions(contract="nobody"), "'nobody' is neither"),
+        (BringupOptions(contract="nobody.yaml"), "no file 'nobody.yaml'"),
+        (BringupOptions(params_file="nothing.yaml"), "params_file: no file 'nothing.yaml'"),
+        (BringupOptions(use_sim=False, checkpoint="/w", lockstep=True), "lockstep"),
+        (BringupOptions(use_sim_time=False, lockstep=True), "lockstep"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_in_words(options: BringupOptions, words: str) -> None:
+    with pytest.raises(BringupError, match=words):
+        graph(options)
+
+
+def test_every_node_has_a_parameter_for_what_it_is_given() -> None:
+    for node in graph(BringupOptions()):
+        module = importlib.import_module(node.module)
+        declared = {
+            name
+            for kind in vars(module).values()
+            if isinstance(kind, type) and kind.__name__.lower() == f"{node.name}parameters"
+            for name in kind.__dataclass_fields__
+        }
+        assert set(node.parameters) - {"use_sim_time"} <= declared, node.name
+
+
+def test_the_topics_to_record_are_the_contracts_own() -> None:
+    assert contract_topics("sim_arm") == (
+        "/front/image",
+        "/wrist/image",
+        "/joint_states",
+        "/arm_controller/joint_trajectory",
+    )
+    assert find_contract("sim_arm").is_file()
+
+
+def test_a_process_that_keeps_dying_is_started_again_a_bounded_number_of_times(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "dies.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(NodeSpec, "module", property(lambda self: self.name))
+    monkeypatch.setattr("vla_nodes.bringup.processes.RESPAWN_DELAY", 0.0)
+    assert RESPAWN_DELAY > 0
+    events: list[str] = []
+    with GraphProcesses([NodeSpec("dies")], log_folder=tmp_path) as processes:
+        end = time.monotonic() + 30.0
+        while len(events) <= RESPAWN_TRIES and time.monotonic() < end:
+            events += processes.watch()
+    assert len(events) == RESPAWN_TRIES + 1
+    assert all("dies ended with status 3" in event for event in events)
+    assert "not started again" in events[-1]
