@@ -24,7 +24,7 @@ setup:
 	@bash tools/setup.sh
 
 test: setup
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest
 
 test-slow: setup
 	$(PYTHON) -m pytest -m slow --timeout 1800

@@ -9,7 +9,6 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from vla_nodes.bringup.graph import (
-    CHILD_ENVIRONMENT,
     PACKAGE,
     RESPAWN_DELAY,
     RESPAWN_TRIES,
@@ -17,6 +16,7 @@ from vla_nodes.bringup.graph import (
     BringupOptions,
     contract_topics,
     graph,
+    node_environment,
     share_folder,
 )
 
@@ -56,7 +56,7 @@ def start(context: LaunchContext) -> list:
             respawn=True,
             respawn_delay=RESPAWN_DELAY,
             respawn_max_retries=RESPAWN_TRIES,
-            additional_env=CHILD_ENVIRONMENT,
+            additional_env=node_environment(),
         )
         for node in graph(options)
     ]

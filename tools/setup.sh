@@ -4,6 +4,7 @@
 # often as you like: it returns at once when nothing it depends on has changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/sbin:/sbin # ldconfig, where a user's own path leaves it out
 
 fail() {
   echo "setup: $*" >&2
@@ -29,6 +30,7 @@ missing=()
 command -v c++ >/dev/null || missing+=(g++)
 [ -n "$(ldconfig -p 2>/dev/null | grep 'libEGL\.so\.1')" ] || missing+=(libegl1)
 [ -n "$(ldconfig -p 2>/dev/null | grep 'libEGL_mesa\.so')" ] || missing+=(libegl-mesa0)
+[ -n "$(ls -d /usr/lib*/{,*/}{dri/*_dri,libgallium-*}.so 2>/dev/null)" ] || missing+=(libgl1-mesa-dri)
 [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
 
 # --- Python 3.12 -------------------------------------------------------------
@@ -38,7 +40,8 @@ find_python() {
   local candidate uv_python
   for candidate in python3.12 python3 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.12*/bin/python /opt/python*3.12*/bin/python; do
     if is_312 "$candidate"; then
-      "$candidate" -c 'import sys; print(sys.executable)'
+      # The interpreter behind a virtual environment: that may be the one to be replaced.
+      "$candidate" -c 'import sys; print(sys.base_prefix + "/bin/python3.12")'
       return
     fi
   done
@@ -74,13 +77,19 @@ fi
 # --- the environment -----------------------------------------------------------
 python=$(find_python)
 [ -n "$python" ] || fail "Python 3.12 not found: install it (apt: python3.12 python3.12-venv; pyenv: pyenv install 3.12; uv: uv python install 3.12)"
-if ! .venv/bin/python -c '' 2>/dev/null; then
+missing=()
+"$python" -c 'import ensurepip' 2>/dev/null || missing+=(python3.12-venv)
+"$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null ||
+  missing+=(python3.12-dev)
+[ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
+
+# Beside a sourced ROS 2 the system's packages are visible, and its wheels must not be there.
+site=false options=()
+[ "$ros" = wheels ] || site=true options=(--system-site-packages)
+if ! .venv/bin/python -c '' 2>/dev/null || ! grep -q "site-packages = $site" .venv/pyvenv.cfg; then
   echo "setup: creating .venv with $("$python" --version)"
   rm -rf .venv
-  options=()
-  [ "$ros" = wheels ] || options=(--system-site-packages)
-  "$python" -m venv "${options[@]}" .venv >/dev/null ||
-    fail "Python has no working venv module: please run: sudo apt-get install -y python3.12-venv"
+  "$python" -m venv "${options[@]}" .venv
 fi
 rm -f $stamp
 

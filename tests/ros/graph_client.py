@@ -107,10 +107,12 @@ class GraphClient:
         """Send a task; returns the future of its result."""
         assert self._tasks.wait_for_server(10.0)
         goal = ExecuteTask.Goal(task=task, time_limit=time_limit)
-        sent = self._tasks.send_goal_async(goal, feedback_callback=self._on_feedback)
+        sent = self._in_executor(
+            lambda: self._tasks.send_goal_async(goal, feedback_callback=self._on_feedback)
+        )
         self._goal_handle = self.result(sent, 5.0, "the task is accepted")
         assert self._goal_handle.accepted
-        return self._goal_handle.get_result_async()
+        return self._in_executor(self._goal_handle.get_result_async)
 
     def execute(self, task: str, time_limit: float = 30.0) -> Any:
         """Send a task and wait for its result."""
@@ -119,7 +121,8 @@ class GraphClient:
 
     def cancel(self) -> None:
         """Cancel the task that was started last."""
-        self.result(self._goal_handle.cancel_goal_async(), 5.0, "the cancellation is answered")
+        answer = self._in_executor(self._goal_handle.cancel_goal_async)
+        self.result(answer, 5.0, "the cancellation is answered")
 
     def call(self, kind: type, name: str, request: Any, timeout: float = 10.0) -> Any:
         """Call a service."""
@@ -146,6 +149,13 @@ class GraphClient:
         response = self.call(ResetSimulation, "reset_simulation", request)
         assert response.success, response.message
         return response.message
+
+    def _in_executor(self, request: Callable[[], Any]) -> Any:
+        """Send a request of the action from the executor's thread.
+
+        rclpy notes a request only after it is sent: from another thread the answer may come first.
+        """
+        return self.result(self._executor.create_task(request), 5.0, "the request is sent")
 
     # --- looking ------------------------------------------------------------------------------
 

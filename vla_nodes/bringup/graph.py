@@ -5,6 +5,7 @@
 to keep in step.
 """
 
+import os
 import signal
 import sysconfig
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ DEFAULT_CONTRACT = "sim_arm"
 # Environment variable with the number of the signal that a node gets when its launcher dies, so
 # that no node outlives it.
 PARENT_DEATH_SIGNAL = "VLA_PARENT_DEATH_SIGNAL"
-CHILD_ENVIRONMENT = {PARENT_DEATH_SIGNAL: str(int(signal.SIGINT))}
+DDS_PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 # Restarting a process: pause before each try, and how many there are.
 RESPAWN_DELAY = 1.0  # s
@@ -154,6 +155,12 @@ def contract_topics(name: str) -> tuple[str, ...]:
         for streams in (contract.cameras, contract.states, contract.actions)
     )
     return tuple(dict.fromkeys([*cameras, *states, *actions]))
+
+
+def node_environment() -> dict[str, str]:
+    """Environment variables of the nodes' processes, beyond those of the launcher."""
+    profile = os.environ.get(DDS_PROFILE) or str(share_folder() / "config" / "fastdds.xml")
+    return {PARENT_DEATH_SIGNAL: str(int(signal.SIGINT)), DDS_PROFILE: profile}
 
 
 def share_folder() -> Path:

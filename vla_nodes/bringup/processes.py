@@ -13,7 +13,7 @@ from typing import IO
 
 import yaml
 
-from vla_nodes.bringup.graph import CHILD_ENVIRONMENT, RESPAWN_DELAY, RESPAWN_TRIES, NodeSpec
+from vla_nodes.bringup.graph import RESPAWN_DELAY, RESPAWN_TRIES, NodeSpec, node_environment
 
 STOP_TIMEOUT = 5.0  # s that a node may take to end after SIGINT
 
@@ -117,7 +117,7 @@ class GraphProcesses:
             # ends the nodes in order.
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", node.module, *arguments],
-                env=os.environ | CHILD_ENVIRONMENT,
+                env=os.environ | node_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -4,6 +4,8 @@
 It knows no ROS, no thread and no clock. Its owner calls it from one thread and hands in
 two clocks as integer nanoseconds: ``ros_ns``, in which observations are stamped and targets
 are due, and ``steady_ns``, monotonic, which measures ticks and the age of what was received.
+Where a call takes both, they were read at the same moment: what one of them jumps against
+the other is taken for a step of the clock.
 """
 
 from collections import Counter

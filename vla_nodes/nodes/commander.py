@@ -220,9 +220,8 @@ class Commander(ManagedNode[CommanderParameters]):
         self._state_arrived.set()
 
     def _on_chunk(self, message: ActionChunk) -> None:
-        received = time.monotonic_ns()
         offered = offered_chunk(message)
-        self._inbox.append(lambda: self._take_chunk(offered, received))
+        self._inbox.append(lambda: self._take_chunk(offered))
 
     def _on_task(self, message: Task) -> None:
         received = time.monotonic_ns()
@@ -335,9 +334,9 @@ class Commander(ManagedNode[CommanderParameters]):
         steady = oldest if self.parameters.lockstep else received
         self._core.measure(full[self._measured_index], oldest, steady)
 
-    def _take_chunk(self, offered: OfferedChunk, received: int) -> None:
-        steady = self._last_tick if self.parameters.lockstep else received
-        self._core.offer(offered, self._tick_ros, steady)
+    def _take_chunk(self, offered: OfferedChunk) -> None:
+        # Both clocks as they were read together, at this tick.
+        self._core.offer(offered, self._tick_ros, self._last_tick)
 
     def _take_task(self, task: Task, received: int) -> None:
         self._task, self._task_at = task, received

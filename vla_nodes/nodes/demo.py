@@ -111,12 +111,10 @@ class Demo:
                 raise DemoError(laid.result().message)
             goal = ExecuteTask.Goal(task=options.task, time_limit=options.time_limit)
             self._recorder.begin(options.task)
-            sent = self._tasks.send_goal_async(goal)
-            wait("the task is taken", sent.done, 10.0)
-            ended = sent.result().get_result_async()
             # The limit counts simulated seconds, which may pass more slowly than real ones.
+            ended = self._executor.create_task(self._execute, goal)
             wait("the task ends", ended.done, 3 * options.time_limit + 10.0)
-            result = ended.result().result
+            result = ended.result()
             self._recorder.end(OUTCOMES[result.outcome])
             lingering = time.monotonic() + 1.0
             wait("the last pictures", lambda: time.monotonic() > lingering, 2.0)
@@ -131,6 +129,14 @@ class Demo:
     def plot(self, path: Path) -> None:
         """Write the plot of commanded and measured joints."""
         plot_joints(self._recorder.joint_run(), path)
+
+    async def _execute(self, goal: Any) -> Any:
+        """Send the task and wait for its result, in the executor's thread.
+
+        rclpy notes a request only after it is sent: from another thread the answer may come first.
+        """
+        handle = await self._tasks.send_goal_async(goal)
+        return (await handle.get_result_async()).result
 
     def _spin(self) -> None:
         with contextlib.suppress(ExternalShutdownException):

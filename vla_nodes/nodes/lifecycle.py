@@ -332,6 +332,9 @@ def run(make_node: Callable[[], ManagedNode]) -> None:
             _spin_once(node, executor)
         node.trigger_shutdown()
     finally:
+        # A second Ctrl-C must not interrupt the interpreter on its way out.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         node.destroy_node()
         rclpy.try_shutdown()
 
