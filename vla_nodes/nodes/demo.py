@@ -31,6 +31,7 @@ from vla_nodes.display.terminal import render, summary_line
 from vla_nodes.display.video import VideoWriter
 from vla_nodes.nodes import topics
 from vla_nodes.nodes.run_recorder import RunRecorder
+from vla_nodes.sim.scene import JOINT_UNITS
 
 START_TIMEOUT = 60.0  # s for the graph to come up
 VIDEO_FPS = 20.0  # greater than the overview's rate, so that no picture is lost
@@ -75,7 +76,7 @@ class Demo:
         self._console = Console()
         self._node = rclpy.create_node("demo")
         contract = load_contract(find_contract("sim_arm"))
-        self._recorder = RunRecorder(self._node, contract, video, options.time_limit)
+        self._recorder = RunRecorder(self._node, contract, video, JOINT_UNITS, options.time_limit)
         self._tasks = ActionClient(self._node, ExecuteTask, topics.EXECUTE_TASK)
         self._reset = self._node.create_client(ResetSimulation, topics.RESET_SIMULATION)
         self._executor = SingleThreadedExecutor()

@@ -39,15 +39,22 @@ class RunRecorder:
         node: Carries the subscriptions.
         contract: The robot's.
         video: Takes a frame for each overview picture between ``begin`` and ``end``.
+        units: Of each joint, for the plot.
         time_limit: Of the task, seconds.
     """
 
     def __init__(
-        self, node: Node, contract: Contract, video: VideoWriter, time_limit: float
+        self,
+        node: Node,
+        contract: Contract,
+        video: VideoWriter,
+        units: Sequence[str],
+        time_limit: float,
     ) -> None:
         self._node = node
         self._contract = contract
         self._video = video
+        self._units = units
         self._time_limit = time_limit
         self._lock = threading.Lock()
         self._task, self._state = "", "idle"
@@ -138,7 +145,6 @@ class RunRecorder:
     def joint_run(self) -> JointRun:
         """Commands and measurements since ``begin``, for the plot."""
         limits = self._contract.limits
-        action = self._contract.actions[0]
         with self._lock:
             began = self._began or 0
             commands, measured = (
@@ -147,7 +153,7 @@ class RunRecorder:
             )
             return JointRun(
                 joints=self._contract.action_names,
-                units=["m" if j == "gripper" else action.units for j in action.joints],
+                units=self._units,
                 command_times=commands[0],
                 commanded=commands[1],
                 measured_times=measured[0],
@@ -218,7 +224,11 @@ class RunRecorder:
                 return
             picture = RunPicture(
                 main=main,
-                insets=tuple(self._pictures.items()),
+                insets=[
+                    (camera.name, self._pictures[camera.name])
+                    for camera in self._contract.cameras
+                    if camera.name in self._pictures
+                ],
                 task=self._task,
                 subtask=self._subtasks[-1][1] if self._subtasks else "",
                 state=self._state,

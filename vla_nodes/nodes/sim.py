@@ -33,6 +33,7 @@ from vla_nodes.observation.codecs import fill_image
 from vla_nodes.sim.arm import TabletopArm
 from vla_nodes.sim.expert_policy import SCENE_SOURCE
 from vla_nodes.sim.layout import LayoutOptions
+from vla_nodes.sim.overview import OverviewRenderer
 from vla_nodes.sim.progress import ProgressMonitor
 from vla_nodes.sim.scene import JOINTS, TIMESTEP
 
@@ -41,6 +42,7 @@ LOCKSTEP_PATIENCE = 1.0  # s that lock step waits for a command before falling b
 RESET_TIMEOUT = 5.0  # s that a reset request waits for the physics thread
 REST_TIMEOUT = 3.0  # s that deactivation waits for the commander to finish braking
 VALUE_RATE = 10.0  # Hz
+SLOW = 0.8  # of real time, below which the simulation says so
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class SimNode(ManagedNode[SimParameters]):
     def __init__(self) -> None:
         super().__init__("sim", SimParameters)
         self._thread: threading.Thread | None = None
+        self._renderer: OverviewRenderer | None = None
         self._running = False
         self._arrived = threading.Condition()
         self._command: JointTrajectory | None = None
@@ -122,6 +125,15 @@ class SimNode(ManagedNode[SimParameters]):
         """Start the physics."""
         self._running = True
         self._command, self._command_at = None, -math.inf
+        if self.parameters.overview_rate:
+            self._renderer = OverviewRenderer(
+                self.parameters.overview_width,
+                self.parameters.overview_height,
+                lambda picture, stamp: self._publish_image(
+                    self._overview, "overview", picture, time_message(stamp)
+                ),
+                lambda trace: self.fail(f"rendering the overview failed\n{trace}"),
+            )
         self._thread = threading.Thread(target=self._run, name="physics", daemon=True)
         self._thread.start()
 
@@ -136,6 +148,9 @@ class SimNode(ManagedNode[SimParameters]):
         if self._thread is not None:
             self._thread.join(REST_TIMEOUT)
         self._thread = None
+        if self._renderer is not None:
+            self._renderer.stop()
+            self._renderer = None
 
     def health(self) -> Health:
         """Speed of the simulation and refused commands."""
@@ -145,7 +160,7 @@ class SimNode(ManagedNode[SimParameters]):
             "realtime_factor": hz * self._period,
             "refused_commands": self._refused,
         }
-        slow = not self.parameters.lockstep and 0 < hz * self._period < 0.9
+        slow = not self.parameters.lockstep and 0 < hz * self._period < SLOW
         message = f"runs at {hz * self._period:.2f} of real time" if slow else "ok"
         return Health(WARN if slow else OK, message, values)
 
@@ -293,10 +308,8 @@ class SimNode(ManagedNode[SimParameters]):
                 picture = self._arm.render(camera.name, camera.width, camera.height)
                 self._publish_image(self._images[camera.topic], camera.name, picture, stamp)
         overview_rate = self.parameters.overview_rate
-        if overview_rate and tick % max(1, round(rate / overview_rate)) == 0:
-            size = (self.parameters.overview_width, self.parameters.overview_height)
-            picture = self._arm.render("overview", *size)
-            self._publish_image(self._overview, "overview", picture, stamp)
+        if self._renderer and tick % max(1, round(rate / overview_rate)) == 0:
+            self._renderer.show(self._arm.snapshot(), self._stamp)
         self._publish_scene(stamp)
         if self.parameters.publish_value and tick % round(rate / VALUE_RATE) == 0:
             self._publish_value(stamp)

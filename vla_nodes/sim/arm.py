@@ -34,6 +34,7 @@ HOME_POSE = np.array([0.18, 0.0, 0.22, kinematics.DOWN, 0.0])
 HOME = np.append(kinematics.inverse(HOME_POSE, np.array([0.0, 1.6, -1.7, -1.5, 0.0])), 0.04)
 REST_SPEED = 0.02  # m/s; a slower cube lies still
 CLEARANCE = 0.05  # m between tool and cube when the gripper is out of the way
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 class TabletopArm:
@@ -161,6 +162,17 @@ class TabletopArm:
                 position = parked_position(name)
             values += [*position, _cube_yaw(self._data.xmat[self._objects[name]].reshape(3, 3))]
         return np.array([*values, *self._data.mocap_pos[0, :2]])
+
+    def snapshot(self) -> np.ndarray:
+        """The whole physical state, for ``show``."""
+        state = np.empty(mujoco.mj_stateSize(self._model, _STATE))
+        mujoco.mj_getState(self._model, self._data, state, _STATE)
+        return state
+
+    def show(self, snapshot: np.ndarray) -> None:
+        """Pose everything as in another arm's snapshot, to be rendered here."""
+        mujoco.mj_setState(self._model, self._data, snapshot, _STATE)
+        mujoco.mj_forward(self._model, self._data)
 
     def render(self, camera: str, width: int = 96, height: int = 96) -> np.ndarray:
         """A picture (height, width, 3), uint8 RGB; only the overview has shadows.

@@ -41,7 +41,7 @@ def mjcf() -> str:
   <statistic center="0.2 0 0.1" extent="0.8"/>
   <visual>
     <global offwidth="1920" offheight="1080"/>
-    <quality shadowsize="2048" offsamples="4"/>
+    <quality shadowsize="1024" offsamples="4"/>
     <headlight ambient="0.32 0.32 0.34" diffuse="0.18 0.18 0.18" specular="0 0 0"/>
     <map znear="0.02" zfar="20" shadowclip="1.6"/>
   </visual>

@@ -9,6 +9,7 @@ import numpy as np
 
 JOINTS = ("pan", "lift", "elbow", "flex", "roll", "gripper")
 ARM_JOINTS = JOINTS[:5]
+JOINT_UNITS = (*("rad" for _ in ARM_JOINTS), "m")
 LOWER = np.array([-1.6, -0.6, -2.8, -2.4, -2.4, 0.0])
 UPPER = np.array([1.6, 2.2, -0.15, 2.4, 2.4, 0.04])
 VELOCITY = np.array([2.5, 2.5, 2.5, 3.0, 3.0, 0.2])
