@@ -514,7 +514,8 @@ def test_simulated_time_that_is_reset_or_paused_disarms(fault):
     if fault == "went back":
         bench.clock_ns -= 100 * SECOND
         bench.tick()
-    for _ in range(22 if fault == "stands still" else 0):
+    paused_ns = int(bench.core.parameters.max_standstill * SECOND) + 2 * PERIOD_NS
+    for _ in range(paused_ns // PERIOD_NS if fault == "stands still" else 0):
         bench.clock_ns -= PERIOD_NS
         bench.tick()
     assert fault in bench.core.health().fault

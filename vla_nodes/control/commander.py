@@ -299,7 +299,7 @@ class MotionCore:
                 self._disarm("simulated time went back")
             elif ros_ns > before_ns or self._ros_moved_ns is None:
                 self._ros_moved_ns = steady_ns
-            elif steady_ns - self._ros_moved_ns > self.parameters.measured_timeout * 1e9:
+            elif steady_ns - self._ros_moved_ns > self.parameters.max_standstill * 1e9:
                 self._disarm("simulated time stands still")
             return
         step_ns = ros_ns - before_ns - (steady_ns - then_ns)

@@ -27,6 +27,7 @@ class MotionParameters:
         max_chunk_age: Seconds after receipt that a chunk is followed, whatever its horizon.
         max_horizon: Seconds from the observation to the last target of a chunk.
         max_future: Seconds that a stamp may lie in the future.
+        max_standstill: Seconds that simulated time may stand still before the goal is ended.
         max_gap: Seconds between ticks after which the robot is taken to be at rest.
         blend: Seconds over which a new chunk takes over.
         max_jump: Distance beyond what full speed allows until the first target is due,
@@ -51,6 +52,7 @@ class MotionParameters:
     max_chunk_age: float = 2.0
     max_horizon: float = 10.0
     max_future: float = 0.05
+    max_standstill: float = 1.0
     max_gap: float = 0.5
     blend: float = 0.1
     max_jump: float = 0.2

@@ -200,9 +200,11 @@ class Commander(ManagedNode[CommanderParameters]):
         return Health(OK, core.fault or core.state.name.lower(), values)
 
     def working_fault(self) -> str:
-        """A latched stop, for as long as it lasts."""
-        stopped = self._core.state in (State.ESTOPPED, State.TRIPPED)
-        return self._core.health().fault if stopped else ""
+        """A latched stop, or a goal that the core has given up, for as long as it lasts."""
+        core = self._core.health()
+        given_up = core.goal != self.goal and self.goal != Task.GOAL_NONE
+        stopped = core.state in (State.ESTOPPED, State.TRIPPED)
+        return core.fault if stopped or given_up else ""
 
     # --- callbacks: leave it in the inbox -----------------------------------------------------
 
@@ -339,9 +341,9 @@ class Commander(ManagedNode[CommanderParameters]):
         self._core.offer(offered, self._tick_ros, self._last_tick)
 
     def _take_task(self, task: Task, received: int) -> None:
+        self._core.lease(task.goal, self._last_tick if self.parameters.lockstep else received)
         self._task, self._task_at = task, received
         self.goal = task.goal
-        self._core.lease(task.goal, self._last_tick if self.parameters.lockstep else received)
 
     def _renew_in_lockstep(self) -> None:
         """The lease runs in real time, while the core lives in the simulation's."""

@@ -115,10 +115,10 @@ class LifecycleManager:
             return f"{name} is in transition"
         if now - peer.last_beat > self._patience.heartbeat:
             return f"{name} has been silent for {now - peer.last_beat:.1f} s"
-        if peer.fault:
-            return f"{name}: {peer.fault}"
         if peer.waiting_for:
             return f"{name} waits for {peer.waiting_for}"
+        if peer.fault:
+            return f"{name}: {peer.fault}"
         if peer.state != State.PRIMARY_STATE_ACTIVE:
             return f"{name} is not active"
         if now - peer.last_progress > self._patience.progress:

@@ -8,7 +8,9 @@ fast as the commander answers, and falls back to real time while nobody does.
 The node also knows the truth, and so stands in for a value monitor (``publish_value``).
 """
 
+import contextlib
 import math
+import os
 import threading
 import time
 import traceback
@@ -41,6 +43,7 @@ COMMAND_TIMEOUT = 0.2  # s without a command after which the arm stops by itself
 LOCKSTEP_PATIENCE = 1.0  # s that lock step waits for a command before falling back to real time
 RESET_TIMEOUT = 5.0  # s that a reset request waits for the physics thread
 REST_TIMEOUT = 3.0  # s that deactivation waits for the commander to finish braking
+NICENESS = -5
 VALUE_RATE = 10.0  # Hz
 SLOW = 0.8  # of real time, below which the simulation says so
 
@@ -73,6 +76,9 @@ class SimNode(ManagedNode[SimParameters]):
     """The lifecycle node; see the module."""
 
     def __init__(self) -> None:
+        # A robot has a computer of its own: what else runs here must not slow it down.
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
         super().__init__("sim", SimParameters)
         self._thread: threading.Thread | None = None
         self._renderer: OverviewRenderer | None = None

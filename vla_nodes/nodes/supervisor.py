@@ -25,6 +25,7 @@ from vla_nodes.nodes.diagnostics import OK, WARN, Health
 from vla_nodes.nodes.lifecycle import ManagedNode, run
 from vla_nodes.nodes.lifecycle_manager import LifecycleManager, Patience
 from vla_nodes.nodes.parameters import parameter
+from vla_nodes.nodes.realtime import raise_priority
 
 LEASE_PERIOD = 0.05  # s
 MAX_TASK_LENGTH = 512  # characters, as in Task.msg
@@ -49,9 +50,9 @@ class SupervisorParameters:
         10.0, "Seconds without progress, as the value monitor sees it, that end a task", minimum=0.0
     )
     heartbeat_timeout: float = parameter(
-        0.5,
+        1.0,
         "Seconds of silence after which a node counts as dead; shorter stops sooner, "
-        "but a loaded machine may delay heartbeats by a few tenths",
+        "but an overloaded machine delays heartbeats by half a second",
         minimum=0.1,
         maximum=10.0,
     )
@@ -93,6 +94,8 @@ class Supervisor(ManagedNode[SupervisorParameters]):
     """The lifecycle node; see the module."""
 
     def __init__(self) -> None:
+        # Its lease and its watch must not wait for what it watches.
+        raise_priority()
         super().__init__("supervisor", SupervisorParameters)
         self._running: _Goal | None = None
         self._estopped = False
