@@ -22,7 +22,8 @@ from vla_nodes.bringup.graph import (
 
 DESCRIPTIONS = {
     "contract": "contract file, or the name of one that ships with the package",
-    "checkpoint": "folder of the policy's weights; empty: the scripted expert (simulation only)",
+    "backend": "what computes the actions; the scripted expert knows the simulated arm only",
+    "checkpoint": "folder of the policy's weights; empty for a backend without",
     "use_sim": "start the simulated arm",
     "use_sim_time": "follow /clock; empty: as use_sim",
     "lockstep": "the simulation waits for the commander instead of keeping real time",

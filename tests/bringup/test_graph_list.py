@@ -34,20 +34,23 @@ def test_without_options_it_is_the_simulated_arm_in_simulated_time() -> None:
 
 
 def test_a_robot_runs_without_the_simulation_in_its_own_time() -> None:
-    nodes = parameters(BringupOptions(use_sim=False, checkpoint="/weights", contract="ur5e"))
+    nodes = parameters(
+        BringupOptions(use_sim=False, backend="mine", checkpoint="/weights", contract="ur5e")
+    )
     assert list(nodes) == ["commander", "policy", "supervisor"]
     assert not nodes["commander"]["use_sim_time"]
+    assert nodes["policy"]["backend"] == "mine"
     assert nodes["policy"]["checkpoint"] == "/weights"
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (BringupOptions(use_sim=False), "checkpoint is empty"),
+        (BringupOptions(use_sim=False), "simulated arm only"),
         (BringupOptions(contract="nobody"), "'nobody' is neither"),
         (BringupOptions(contract="nobody.yaml"), "no file 'nobody.yaml'"),
         (BringupOptions(params_file="nothing.yaml"), "params_file: no file 'nothing.yaml'"),
-        (BringupOptions(use_sim=False, checkpoint="/w", lockstep=True), "lockstep"),
+        (BringupOptions(use_sim=False, backend="mine", lockstep=True), "lockstep"),
         (BringupOptions(use_sim_time=False, lockstep=True), "lockstep"),
     ],
 )

@@ -14,6 +14,7 @@ import psutil
 import yaml
 from graph_client import GraphClient
 from sensor_msgs.msg import Image
+from std_msgs.msg import Bool
 from trajectory_msgs.msg import JointTrajectory
 from vla_interfaces.action import ExecuteTask
 
@@ -202,6 +203,27 @@ def test_an_estop_brakes_at_once_and_latches_until_reset(launch: Callable) -> No
         graph.client.wait_until_ready()
         assert graph.client.execute("clear the table", 40.0).outcome == RESULT.OUTCOME_SUCCESS
         graph.client.check_limits(graph.contract)
+
+
+def test_a_button_stops_the_robot_and_only_its_release_allows_a_reset(launch: Callable) -> None:
+    with launch() as graph:
+        node = graph.client.node
+        graph.client.wait_until_ready()
+        ending = graph.client.start("clear the table")
+        graph.client.wait_until_moving()
+        button = node.create_publisher(Bool, "estop", 1)  # volatile, as most drivers publish
+        graph.client.wait_until(lambda: button.get_subscription_count() > 0, 10.0, "it is heard")
+        since = time.monotonic()
+        button.publish(Bool(data=True))
+        result = graph.client.result(ending, 5.0, "the task ends").result
+        assert (result.outcome, result.message) == (RESULT.OUTCOME_ABORTED, "commander: e-stop")
+        assert graph.client.seconds_to_rest(since) < 0.2 + BRAKING
+        refused = graph.client.estop(False)
+        assert (refused.success, refused.message) == (False, "the e-stop is pressed")
+        button.publish(Bool(data=False))
+        # The release travels by topic and may come after the first request.
+        assert any(graph.client.estop(False).success for _ in range(100))
+        graph.client.wait_until_ready()
 
 
 def test_a_second_publisher_of_commands_trips_and_is_named(launch: Callable) -> None:

@@ -37,7 +37,8 @@ class BringupOptions:
 
     Attributes:
         contract: Path of the contract, or the name of one that ships with the package.
-        checkpoint: Folder of the policy's weights; empty for the simulated arm's scripted expert.
+        backend: What computes the actions; the scripted expert knows the simulated arm only.
+        checkpoint: Folder of the policy's weights; empty for a backend without.
         use_sim: Start the simulated arm; without it the robot's own driver must run.
         use_sim_time: Follow /clock; default: as use_sim.
         lockstep: The simulation waits for the commander instead of keeping real time.
@@ -50,6 +51,7 @@ class BringupOptions:
     """
 
     contract: str = DEFAULT_CONTRACT
+    backend: str = "expert"
     checkpoint: str = ""
     use_sim: bool = True
     use_sim_time: bool | None = None
@@ -89,10 +91,10 @@ def graph(options: BringupOptions) -> tuple[NodeSpec, ...]:
     contract = str(find_contract(options.contract))
     if options.params_file and not Path(options.params_file).is_file():
         raise BringupError(f"params_file: no file '{options.params_file}'")
-    if not options.use_sim and not options.checkpoint:
+    if not options.use_sim and options.backend == "expert":
         raise BringupError(
-            "checkpoint is empty: the scripted expert works on the simulated arm only; "
-            "give a checkpoint, or use_sim:=true"
+            "backend: the scripted expert works on the simulated arm only; choose another one, "
+            "or use_sim:=true"
         )
     if options.lockstep and not options.use_sim:
         raise BringupError("lockstep:=true needs use_sim:=true: only the simulation can wait")
@@ -104,7 +106,7 @@ def graph(options: BringupOptions) -> tuple[NodeSpec, ...]:
         "policy",
         {
             **common,
-            "backend": "pi05" if options.checkpoint else "expert",
+            "backend": options.backend,
             "checkpoint": options.checkpoint,
             "device": options.device,
         },

@@ -15,6 +15,7 @@ import yaml
 
 from vla_nodes.bringup.graph import RESPAWN_DELAY, RESPAWN_TRIES, NodeSpec, node_environment
 
+RESPAWN_WINDOW = 60.0  # s that a process must live for its earlier deaths to be forgotten
 STOP_TIMEOUT = 5.0  # s that a node may take to end after SIGINT
 
 
@@ -46,10 +47,13 @@ class GraphProcesses:
         self._scratch = tempfile.TemporaryDirectory(prefix="vla_bringup_")
         self._processes: dict[str, subprocess.Popen] = {}
         self._tries: dict[str, int] = dict.fromkeys(self._nodes, 0)
+        self._started: dict[str, float] = {}
         self._restart_at: dict[str, float] = {}
 
     def __enter__(self) -> "GraphProcesses":
         for name in self._nodes:
+            if self._log_folder is not None:
+                (self._log_folder / f"{name}.log").unlink(missing_ok=True)
             self._start(name)
         return self
 
@@ -69,6 +73,8 @@ class GraphProcesses:
             if status is None or self._tries[name] > RESPAWN_TRIES:
                 continue
             if name not in self._restart_at:
+                if now - self._started[name] > RESPAWN_WINDOW:
+                    self._tries[name] = 0
                 self._tries[name] += 1
                 self._restart_at[name] = now + RESPAWN_DELAY
                 last = self._tries[name] > RESPAWN_TRIES
@@ -99,6 +105,7 @@ class GraphProcesses:
         self._scratch.cleanup()
 
     def _start(self, name: str) -> None:
+        self._started[name] = time.monotonic()
         node = self._nodes[name]
         file = Path(self._scratch.name) / f"{name}.yaml"
         file.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(node.parameters)}}))

@@ -116,11 +116,13 @@ class Commander(ManagedNode[CommanderParameters]):
         motion = {name: getattr(parameters, name) for name in shared}
         self._core = MotionCore(contract, MotionParameters(sim_time=sim_time, **motion))
         self._smooth_clock = SmoothClock() if sim_time and not parameters.lockstep else None
+        self._stamped = contract.timeline == "header"
         self._measured_index = np.array(contract.measured_index)
         self._states: dict[str, tuple[int, np.ndarray]] = {}
         self._state_names = [source.name for source in contract.states]
         self._task, self._task_at = Task(), 0
         self._estop_at = time.monotonic()
+        self._pressed = {"button": False, "service": False}
         self._rate = RateMeter()
         samples = round(PERCENTILES_WINDOW * parameters.rate)
         self._period, self._late = Percentiles(samples), Percentiles(samples)
@@ -135,7 +137,9 @@ class Commander(ManagedNode[CommanderParameters]):
             self.subscribe(JointState, source.topic, on_state, qos.sensor(source.qos))
         self.subscribe(ActionChunk, topics.CHUNK, self._on_chunk, qos.NEWEST)
         self.subscribe(Task, topics.TASK, self._on_task, qos.NEWEST)
-        self.subscribe(Bool, topics.ESTOP, self._on_estop, qos.LATCHED)
+        # Buttons publish either way: latched ones tell a commander that starts later.
+        self.create_subscription(Bool, topics.ESTOP, self._on_estop, qos.LATCHED)
+        self.create_subscription(Bool, topics.ESTOP, self._on_estop, qos.NEWEST)
         self.create_service(SetBool, "~/estop", self._on_estop_service)
         self.steady_timer(WATCH_PERIOD, self._watch)
         self._looping = True
@@ -143,19 +147,20 @@ class Commander(ManagedNode[CommanderParameters]):
         self._loop.start()
 
     def waiting_for(self) -> str:
-        """State sources that nothing was heard from lately."""
+        """State sources that nothing was heard from lately; others who command the robot."""
         oldest = time.monotonic() - self.parameters.measured_timeout
         silent = [topic for topic, heard in self._heard.items() if heard < oldest]
-        return "joint states on " + ", ".join(silent) if silent else ""
+        if silent:
+            return "joint states on " + ", ".join(silent)
+        others = self._other_publishers()
+        return f"the only commander to be this one: {others}" if others else ""
 
     def activate(self) -> None:
         """Begin to hold where the robot is.
 
         Raises:
-            NotReadyError: Somebody else commands the robot, or nobody knows where it is.
+            NotReadyError: Nobody knows where that is.
         """
-        if others := self._other_publishers():
-            raise NotReadyError(f"refusing to arm: {others}")
         prepare_process()
         if refusal := self._ask(lambda: self._core.activate(self._tick_ros, self._last_tick)):
             raise NotReadyError(f"cannot hold the robot: {refusal}")
@@ -217,7 +222,7 @@ class Commander(ManagedNode[CommanderParameters]):
             self._inbox.append(lambda: self._core.measure([], 0, now))
             return
         self._heard[source.topic] = now * 1e-9
-        stamp = nanoseconds(message.header.stamp)
+        stamp = nanoseconds(message.header.stamp) if self._stamped else self.ros_now()
         self._inbox.append(lambda: self._take_state(source.name, stamp, vector, now))
         self._state_arrived.set()
 
@@ -232,13 +237,16 @@ class Commander(ManagedNode[CommanderParameters]):
     def _on_estop(self, message: Bool) -> None:
         self._estop_at = time.monotonic()
         pressed = message.data
-        self._inbox.append(lambda: self._core.estop(pressed))
+        self._inbox.append(lambda: self._take_estop("button", pressed))
 
     def _on_estop_service(self, request: Any, response: Any) -> Any:
-        """True presses; false releases and resets, which is possible at rest only."""
+        """True presses; false releases and resets, which is possible at rest only.
+
+        A button that is still pressed is not released by this service.
+        """
 
         def job() -> str | None:
-            self._core.estop(request.data)
+            self._take_estop("service", request.data)
             return None if request.data else self._core.reset()
 
         refusal = self._ask(job)
@@ -254,16 +262,19 @@ class Commander(ManagedNode[CommanderParameters]):
             self._inbox.append(lambda: self._core.trip(others))
         timeout = self.parameters.estop_timeout
         if timeout and time.monotonic() - self._estop_at > timeout:
-            self._inbox.append(lambda: self._core.estop(True))
+            self._inbox.append(lambda: self._take_estop("button", True))
 
     def _other_publishers(self) -> str:
         """Who else publishes commands, in words; empty when nobody does."""
         mine = (self.get_name(), self.get_namespace())
         for output in self._outputs:
-            for info in self.get_publishers_info_by_topic(output.topic):
-                if (info.node_name, info.node_namespace) != mine:
-                    other = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
-                    return f"{other} also publishes {output.topic}"
+            publishers = self.get_publishers_info_by_topic(output.topic)
+            names = [(info.node_name, info.node_namespace) for info in publishers]
+            if mine in names:
+                names.remove(mine)  # One of that name is this node, a second one is not.
+            if names:
+                name, namespace = names[0]
+                return f"{namespace.rstrip('/')}/{name} also publishes {output.topic}"
         return ""
 
     def _ask(self, job: Callable[[], str | None]) -> str | None:
@@ -344,6 +355,10 @@ class Commander(ManagedNode[CommanderParameters]):
         self._core.lease(task.goal, self._last_tick if self.parameters.lockstep else received)
         self._task, self._task_at = task, received
         self.goal = task.goal
+
+    def _take_estop(self, source: str, pressed: bool) -> None:
+        self._pressed[source] = pressed
+        self._core.estop(any(self._pressed.values()))
 
     def _renew_in_lockstep(self) -> None:
         """The lease runs in real time, while the core lives in the simulation's."""

@@ -17,6 +17,8 @@ from vla_interfaces.msg import Heartbeat
 
 from vla_nodes.nodes.lifecycle import ManagedNode
 
+_WORKING = (State.PRIMARY_STATE_ACTIVE, State.PRIMARY_STATE_INACTIVE)
+
 SETTLING = 0.2  # s after a transition before the next one
 
 _UP = {
@@ -90,6 +92,12 @@ class LifecycleManager:
         if peer.instance and beat.instance != peer.instance:
             self._failed(peer, "its process was restarted", now)
             peer.pending = None
+        if peer.state == State.PRIMARY_STATE_ACTIVE and beat.state not in _WORKING:
+            self._failed(peer, beat.fault or "it left its active state", now)
+        if beat.state == State.PRIMARY_STATE_ACTIVE and peer.given_up:
+            # Somebody mended it by hand.
+            peer.given_up = False
+            peer.failures.clear()
         peer.instance = beat.instance
         peer.last_beat = now
         if beat.progress != peer.progress or beat.state != peer.state:
@@ -167,6 +175,8 @@ class LifecycleManager:
             self._failed(peer, f"no answer within {self._patience.transition:g} s", now)
 
     def _failed(self, peer: _Peer, reason: str, now: float) -> None:
+        if peer.given_up:
+            return
         peer.failures.append(now)
         while peer.failures and peer.failures[0] < now - self._patience.window:
             peer.failures.popleft()

@@ -126,6 +126,14 @@ class SimNode(ManagedNode[SimParameters]):
                 )
         if parameters.lockstep and not parameters.publish_clock:
             raise ParameterError("lockstep needs publish_clock")
+        steps = 1.0 / (parameters.control_rate * TIMESTEP)
+        if abs(steps - round(steps)) > 1e-9:
+            raise ParameterError(
+                f"control_rate is {parameters.control_rate} Hz; its period must be a multiple of "
+                f"the physics' {TIMESTEP} s"
+            )
+        if max(parameters.image_rate, parameters.overview_rate) > parameters.control_rate:
+            raise ParameterError("image_rate and overview_rate must not exceed control_rate")
 
     def activate(self) -> None:
         """Start the physics."""
@@ -217,13 +225,12 @@ class SimNode(ManagedNode[SimParameters]):
     def _run(self) -> None:
         try:
             self._arm = TabletopArm()
-            self._monitor = ProgressMonitor(self._arm)
-            self._lay_table(self.parameters.seed, self.parameters.cubes)
-            self._simulate()
+            with contextlib.closing(self._arm):
+                self._monitor = ProgressMonitor(self._arm)
+                self._lay_table(self.parameters.seed, self.parameters.cubes)
+                self._simulate()
         except Exception:
             self.fail(f"the simulation failed\n{traceback.format_exc()}")
-        finally:
-            self._arm.close()
 
     def _simulate(self) -> None:
         steps = round(self._period / TIMESTEP)
@@ -314,7 +321,7 @@ class SimNode(ManagedNode[SimParameters]):
                 picture = self._arm.render(camera.name, camera.width, camera.height)
                 self._publish_image(self._images[camera.topic], camera.name, picture, stamp)
         overview_rate = self.parameters.overview_rate
-        if self._renderer and tick % max(1, round(rate / overview_rate)) == 0:
+        if self._renderer and tick % round(rate / overview_rate) == 0:
             self._renderer.show(self._arm.snapshot(), self._stamp)
         self._publish_scene(stamp)
         if self.parameters.publish_value and tick % round(rate / VALUE_RATE) == 0:

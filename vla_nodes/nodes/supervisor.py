@@ -14,7 +14,6 @@ from typing import Any
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.task import Future
-from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 from vla_interfaces.action import ExecuteTask
 from vla_interfaces.msg import ActionChunk, Heartbeat, Subtask, Task, ValueEstimate
@@ -126,13 +125,12 @@ class Supervisor(ManagedNode[SupervisorParameters]):
             ),
         )
         self._lease = self.publish_on(Task, topics.TASK, qos.NEWEST)
-        self._estop = self.publish_on(Bool, topics.ESTOP, qos.LATCHED)
         self.subscribe(Heartbeat, topics.HEARTBEAT, self._on_heartbeat, qos.SHARED)
         self.subscribe(Subtask, topics.SUBTASK, self._on_subtask, qos.LATCHED)
         self.subscribe(ActionChunk, topics.CHUNK, self._on_chunk, qos.NEWEST)
         self.subscribe(ValueEstimate, topics.VALUE, self._on_value, qos.NEWEST)
         # A group of its own: the e-stop service waits for this client's answer.
-        self._reset_commander = self.create_client(
+        self._commander_estop = self.create_client(
             SetBool, "commander/estop", callback_group=MutuallyExclusiveCallbackGroup()
         )
         self.create_service(SetBool, "~/estop", self._on_estop)
@@ -243,10 +241,11 @@ class Supervisor(ManagedNode[SupervisorParameters]):
         self.progress += 1
         if not self.is_active:
             return
-        self._manager.tick(now)
+        # Judged first: bringing a failed node up again would hide why it failed.
         if self._running:
             self._judge(self._running, now)
         self._publish_lease()
+        self._manager.tick(now)
         if self._running:
             self._running.handle.publish_feedback(self._feedback(self._running))
 
@@ -320,17 +319,15 @@ class Supervisor(ManagedNode[SupervisorParameters]):
         """Press (true) at once; reset (false) only if the commander agrees."""
         if request.data:
             self._estopped = True
-            self._estop.publish(Bool(data=True))
             self._end(ExecuteTask.Result.OUTCOME_ABORTED, "e-stop")
+            # The end of the lease brakes the robot; the commander's own e-stop latches it.
             self._publish_lease()
-            response.success, response.message = True, "e-stop pressed"
-            return response
-        self._estop.publish(Bool(data=False))
-        if not self._reset_commander.service_is_ready():
+        if not self._commander_estop.service_is_ready():
             response.success, response.message = False, "the commander is not there"
             return response
-        answer = await self._reset_commander.call_async(SetBool.Request(data=False))
-        self._estopped = self._estopped and not answer.success
+        answer = await self._commander_estop.call_async(SetBool.Request(data=request.data))
+        if not request.data and answer.success:
+            self._estopped = False
         response.success, response.message = answer.success, answer.message
         return response
 
