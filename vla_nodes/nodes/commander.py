@@ -6,33 +6,33 @@ arrived in an inbox that the loop empties at every tick. In lock step with a sim
 ticks on every joint state instead, in the simulation's time.
 """
 
-import array
 import math
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, Float64MultiArray
+from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from vla_interfaces.msg import ActionChunk, Task
 
-from vla_nodes.contract import ActionSource, StateSource, load_contract
-from vla_nodes.control import Command, MotionCore, MotionParameters, OfferedChunk, State
+from vla_nodes.contract import StateSource, load_contract
+from vla_nodes.control import MotionCore, MotionParameters, OfferedChunk, State
 from vla_nodes.nodes import qos, topics
+from vla_nodes.nodes.command_output import command_outputs
 from vla_nodes.nodes.diagnostics import OK, Health, Percentiles, RateMeter
-from vla_nodes.nodes.lifecycle import ManagedNode, NotReadyError, run
+from vla_nodes.nodes.lifecycle import ManagedNode, NotReadyError
 from vla_nodes.nodes.parameters import parameter
+from vla_nodes.nodes.process import run_node
 from vla_nodes.nodes.realtime import fixed_rate, prepare_process, raise_priority
 from vla_nodes.nodes.ros_time import SmoothClock
-from vla_nodes.nodes.stamps import duration_message, nanoseconds, time_message
+from vla_nodes.nodes.stamps import nanoseconds, time_message
 from vla_nodes.observation.errors import JointError
 from vla_nodes.observation.joints import JointReader
 
@@ -127,10 +127,7 @@ class Commander(ManagedNode[CommanderParameters]):
         samples = round(PERCENTILES_WINDOW * parameters.rate)
         self._period, self._late = Percentiles(samples), Percentiles(samples)
         self._last_tick = 0
-        self._outputs = [
-            _Output(self, source, 1.0 / parameters.rate, start)
-            for source, start in zip(contract.actions, _starts(contract.actions), strict=True)
-        ]
+        self._outputs = command_outputs(self, contract.actions, 1.0 / parameters.rate)
         self._heard = {source.topic: -math.inf for source in contract.states}
         for source in contract.states:
             on_state = partial(self._on_state, source, JointReader(source))
@@ -367,35 +364,6 @@ class Commander(ManagedNode[CommanderParameters]):
             self._core.lease(self._task.goal, self._last_tick)
 
 
-class _Output:
-    """Publishes one controller's part of the command; its message is made once and filled anew."""
-
-    def __init__(self, node: Commander, source: ActionSource, period: float, start: int) -> None:
-        self.topic = source.topic
-        self._part = slice(start, start + len(source.joints))
-        self._scale = 180.0 / np.pi if source.units == "deg" else 1.0
-        self._is_trajectory = source.type == "trajectory_msgs/msg/JointTrajectory"
-        if self._is_trajectory:
-            self._message = JointTrajectory(joint_names=list(source.joints))
-            self._message.points = [
-                JointTrajectoryPoint(time_from_start=duration_message(round(period * 1e9)))
-            ]
-        else:
-            self._message = Float64MultiArray()
-        self._publisher = node.publish_on(type(self._message), source.topic, qos.NEWEST)
-
-    def publish(self, command: Command, stamp: Any) -> None:
-        positions = array.array("d", command.positions[self._part] * self._scale)
-        if self._is_trajectory:
-            point = self._message.points[0]
-            point.positions = positions
-            point.velocities = array.array("d", command.velocities[self._part] * self._scale)
-            self._message.header.stamp = stamp
-        else:
-            self._message.data = positions
-        self._publisher.publish(self._message)
-
-
 def offered_chunk(message: ActionChunk) -> OfferedChunk:
     """A message as the core takes it; nothing is checked here."""
     stamp = nanoseconds(message.header.stamp)
@@ -412,15 +380,9 @@ def offered_chunk(message: ActionChunk) -> OfferedChunk:
     )
 
 
-def _starts(sources: Sequence[ActionSource]) -> list[int]:
-    """Where each source's joints begin in the action vector."""
-    sizes = [len(source.joints) for source in sources]
-    return [sum(sizes[:i]) for i in range(len(sizes))]
-
-
 def main() -> None:
     """Entry point of the process."""
-    run(Commander)
+    run_node(Commander)
 
 
 if __name__ == "__main__":

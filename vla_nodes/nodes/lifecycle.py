@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base class of every node, and the main loop of every process.
+"""The base class of every node.
 
 ``configure`` loads, ``activate`` works, ``deactivate`` stops work, ``cleanup`` releases. A
 subclass fills in these four; whatever they raise is logged with its traceback, becomes the
@@ -7,27 +7,20 @@ node's fault (heartbeat, diagnostics) and leaves it in a state from which it can
 again. Nothing here decides what is safe: that is for the commander.
 """
 
-import ctypes
-import os
-import signal
 import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, qos_policy_name_from_kind
-from rclpy.signals import SignalHandlerOptions
 from vla_interfaces.msg import Heartbeat
 
-from vla_nodes.bringup.graph import PARENT_DEATH_SIGNAL
 from vla_nodes.contract import ContractError
 from vla_nodes.nodes import qos
 from vla_nodes.nodes.diagnostics import ERROR, OK, WARN, Health
@@ -306,53 +299,3 @@ class ManagedNode[P](LifecycleNode):
         if topic not in self._qos_problems:
             self.get_logger().warning(text)
         self._qos_problems[topic] = text
-
-
-def run(make_node: Callable[[], ManagedNode]) -> None:
-    """Main loop of a process with one node; returns after SIGINT or SIGTERM.
-
-    A failure in a callback becomes the node's failure, never the end of the process. On a
-    signal the node is shut down in order: active work stops first.
-
-    Args:
-        make_node: Makes the node, after ``rclpy.init``.
-    """
-    _follow_parent()
-    stop: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _frame: stop.append(received))
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    node = make_node()
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    if node.autostart and node.trigger_configure() == _SUCCESS:
-        node.trigger_activate()
-    try:
-        while not stop:
-            _spin_once(node, executor)
-        node.trigger_shutdown()
-    finally:
-        # A second Ctrl-C must not interrupt the interpreter on its way out.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        node.destroy_node()
-        rclpy.try_shutdown()
-
-
-def _spin_once(node: ManagedNode, executor: SingleThreadedExecutor) -> None:
-    try:
-        # Python runs signal handlers between bytecodes only: the wait has to end by itself.
-        executor.spin_once(timeout_sec=0.05)
-    except ExternalShutdownException:
-        raise
-    except Exception:
-        node.fail(traceback.format_exc())
-        node.handle_failure()
-
-
-def _follow_parent() -> None:
-    """Get a signal when the launching process dies, so that no node outlives it (Linux)."""
-    number = os.environ.pop(PARENT_DEATH_SIGNAL, "")
-    if number:
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, int(number))

@@ -22,8 +22,9 @@ from vla_nodes.contract import Contract, load_contract
 from vla_nodes.inference import ActionPlan, Policy, PolicyError
 from vla_nodes.nodes import qos, topics
 from vla_nodes.nodes.diagnostics import OK, WARN, Health, Percentiles, RateMeter
-from vla_nodes.nodes.lifecycle import ManagedNode, run
+from vla_nodes.nodes.lifecycle import ManagedNode
 from vla_nodes.nodes.parameters import ParameterError, parameter
+from vla_nodes.nodes.process import run_node
 from vla_nodes.nodes.stamps import SECOND, duration_message, nanoseconds, time_message
 from vla_nodes.observation.assembler import NotReady, Observation, ObservationAssembler
 
@@ -283,7 +284,7 @@ def load_policy(parameters: PolicyParameters, contract: Contract) -> Policy:
 
 def main() -> None:
     """Entry point of the process."""
-    run(PolicyNode)
+    run_node(PolicyNode)
 
 
 if __name__ == "__main__":

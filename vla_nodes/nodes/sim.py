@@ -28,8 +28,9 @@ from vla_interfaces.srv import ResetSimulation
 from vla_nodes.contract import Contract, load_contract
 from vla_nodes.nodes import qos, topics
 from vla_nodes.nodes.diagnostics import OK, WARN, Health, RateMeter
-from vla_nodes.nodes.lifecycle import ManagedNode, run
+from vla_nodes.nodes.lifecycle import ManagedNode
 from vla_nodes.nodes.parameters import ParameterError, parameter
+from vla_nodes.nodes.process import run_node
 from vla_nodes.nodes.stamps import nanoseconds, time_message
 from vla_nodes.observation.codecs import fill_image
 from vla_nodes.sim.arm import TabletopArm
@@ -367,7 +368,7 @@ class SimNode(ManagedNode[SimParameters]):
 
 def main() -> None:
     """Entry point of the process."""
-    run(SimNode)
+    run_node(SimNode)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ from vla_interfaces.msg import ActionChunk, Heartbeat, Subtask, Task, ValueEstim
 from vla_nodes.contract import load_contract
 from vla_nodes.nodes import qos, topics
 from vla_nodes.nodes.diagnostics import OK, WARN, Health
-from vla_nodes.nodes.lifecycle import ManagedNode, run
+from vla_nodes.nodes.lifecycle import ManagedNode
 from vla_nodes.nodes.lifecycle_manager import LifecycleManager, Patience
 from vla_nodes.nodes.parameters import parameter
+from vla_nodes.nodes.process import run_node
 from vla_nodes.nodes.realtime import raise_priority
 
 LEASE_PERIOD = 0.05  # s
@@ -334,7 +335,7 @@ class Supervisor(ManagedNode[SupervisorParameters]):
 
 def main() -> None:
     """Entry point of the process."""
-    run(Supervisor)
+    run_node(Supervisor)
 
 
 if __name__ == "__main__":
