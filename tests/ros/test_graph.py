@@ -8,13 +8,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import yaml
 from graph_client import GraphClient
+from lifecycle_msgs.msg import Transition
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
+from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 from vla_interfaces.action import ExecuteTask
 
@@ -170,6 +173,91 @@ def test_a_killed_supervisor_takes_the_lease_with_it(launch: Callable) -> None:
         graph.client.check_limits(graph.contract)
 
 
+def test_a_killed_commander_is_replaced_and_waits_for_a_new_task(launch: Callable) -> None:
+    with launch() as graph:
+        graph.client.wait_until_ready()
+        ending = graph.client.start("clear the table")
+        graph.client.wait_until_moving()
+        os.kill(graph.processes.pid("commander"), signal.SIGKILL)
+        killed = time.monotonic()
+        result = graph.client.result(ending, 10.0, "the task ends").result
+        assert result.outcome == RESULT.OUTCOME_ABORTED
+        assert "commander" in result.message
+        graph.client.wait_until_ready()
+        later = [c for c in graph.client.commands if c.sent > killed + 0.1]
+        assert later
+        assert not any(np.any(c.velocities) for c in later)
+        assert graph.client.execute(TASK).outcome == RESULT.OUTCOME_SUCCESS
+
+
+def test_a_stopped_commander_cannot_hold_up_the_estop(launch: Callable) -> None:
+    with launch() as graph:
+        graph.client.wait_until_ready()
+        graph.client.start("clear the table")
+        graph.client.wait_until_moving()
+        pid = graph.processes.pid("commander")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            assert graph.client.estop(True).success
+            assert graph.client.estop(True).success
+            refused = graph.client.estop(False)
+            assert (refused.success, refused.message) == (False, "the commander does not answer")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert any(graph.client.estop(False).success for _ in range(10))
+        graph.client.wait_until_ready()
+
+
+def test_an_estop_outlives_a_reconfiguration_of_the_commander(launch: Callable) -> None:
+    with launch(BringupOptions(autostart=False)) as graph:
+        client = graph.client
+        for node, number in (
+            *(
+                ("sim", t)
+                for t in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+            ),
+            ("commander", Transition.TRANSITION_CONFIGURE),
+        ):
+            assert client.transition(node, number)
+
+        def estop(pressed: bool) -> Any:
+            return client.call(SetBool, "commander/estop", SetBool.Request(data=pressed))
+
+        def activate() -> None:
+            client.diagnostics.clear()
+            client.wait_until(
+                lambda: (
+                    client.value("commander", "state") == "inactive"
+                    and not client.message("commander").startswith("waiting")
+                ),
+                10.0,
+                "joint states arrive",
+            )
+            assert client.transition("commander", Transition.TRANSITION_ACTIVATE)
+
+        activate()
+        assert estop(True).success
+        for number in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+            assert client.transition("commander", number)
+        assert client.transition("commander", Transition.TRANSITION_CONFIGURE)
+        activate()
+        client.wait_until(
+            lambda: client.value("commander", "motion") == "estopped", 5.0, "it is still pressed"
+        )
+        assert estop(False).success
+        client.wait_until(lambda: client.value("commander", "motion") == "hold", 5.0, "it holds")
+
+
+def test_in_lock_step_too_the_last_command_on_the_wire_is_at_rest(launch: Callable) -> None:
+    with launch(BringupOptions(lockstep=True)) as graph:
+        graph.client.wait_until_ready()
+        graph.client.start("clear the table")
+        graph.client.wait_until_moving()
+        assert graph.client.transition("commander", Transition.TRANSITION_DEACTIVATE)
+        graph.client.wait_until(lambda: graph.client.speed() == 0.0, 5.0, "it is at rest")
+        graph.client.check_limits(graph.contract, simulated_time=True)
+
+
 def test_a_frozen_policy_process_is_noticed(launch: Callable) -> None:
     with launch() as graph:
         graph.client.wait_until_ready()
@@ -216,7 +304,7 @@ def test_a_button_stops_the_robot_and_only_its_release_allows_a_reset(launch: Ca
         since = time.monotonic()
         button.publish(Bool(data=True))
         result = graph.client.result(ending, 5.0, "the task ends").result
-        assert (result.outcome, result.message) == (RESULT.OUTCOME_ABORTED, "commander: e-stop")
+        assert (result.outcome, result.message) == (RESULT.OUTCOME_ABORTED, "e-stop")
         assert graph.client.seconds_to_rest(since) < 0.2 + BRAKING
         refused = graph.client.estop(False)
         assert (refused.success, refused.message) == (False, "the e-stop is pressed")
@@ -262,10 +350,12 @@ def test_ctrl_c_ends_every_process_after_the_robot_has_stopped(
 
 def test_nodes_do_not_outlive_a_killed_bringup(domain: int, contract: Contract) -> None:
     bringup = subprocess.Popen([sys.executable, "-m", "vla_nodes.bringup.main"])
-    with GraphClient(domain, contract.actions[0].topic, contract.action_names) as client:
-        client.wait_until_ready()
-        children = psutil.Process(bringup.pid).children(recursive=True)
+    try:
+        with GraphClient(domain, contract.actions[0].topic, contract.action_names) as client:
+            client.wait_until_ready()
+            children = psutil.Process(bringup.pid).children(recursive=True)
+    finally:
         bringup.kill()
         bringup.wait()
-        _, alive = psutil.wait_procs(children, timeout=10.0)
-        assert not alive
+    _, alive = psutil.wait_procs(children, timeout=10.0)
+    assert not alive

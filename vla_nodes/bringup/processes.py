@@ -16,7 +16,7 @@ import yaml
 from vla_nodes.bringup.graph import RESPAWN_DELAY, RESPAWN_TRIES, NodeSpec, node_environment
 
 RESPAWN_WINDOW = 60.0  # s that a process must live for its earlier deaths to be forgotten
-STOP_TIMEOUT = 5.0  # s that a node may take to end after SIGINT
+STOP_TIMEOUT = 10.0  # s that a node may take to end after SIGINT
 
 
 class GraphProcesses:
@@ -24,7 +24,8 @@ class GraphProcesses:
 
     A process that dies is started again a bounded number of times. On leaving, the processes are
     ended one after the other in reverse order, but the commander outlives all that feed it, so
-    that it can bring the robot to rest.
+    that it can bring the robot to rest. Enter, watch and leave from one thread: when the thread
+    that started a process ends, the system ends the process.
 
     Args:
         nodes: In the order of starting.
@@ -111,8 +112,6 @@ class GraphProcesses:
         file.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(node.parameters)}}))
         arguments = [
             "--ros-args",
-            "--log-level",
-            "warn",
             "-r",
             f"__ns:=/{self._namespace.strip('/')}",
         ]

@@ -67,6 +67,16 @@ class MotionCore:
         return self._limiter.at_rest
 
     @property
+    def goal(self) -> int:
+        """Being served, or GOAL_NONE."""
+        return self._lease.goal
+
+    @property
+    def command(self) -> Command:
+        """What the last tick filled."""
+        return self._command
+
+    @property
     def state(self) -> State:
         """What the core is doing."""
         if self._estop_latched:
@@ -81,8 +91,14 @@ class MotionCore:
 
     def health(self) -> Health:
         """What there is to report."""
-        fault, counters = self._trip or self._fault, dict(self._counters)
+        fault = "e-stop" if self._estop_latched else self._trip or self._fault
+        counters = dict(self._counters)
         return Health(self.state, fault, self._lease.goal, self._limited_share, counters)
+
+    def halt(self) -> None:
+        """Give up: stand still at once at the last command, for an owner that can tick no more."""
+        self._limiter.seed(self._limiter.position.copy())
+        self._fill_command(publish=True)
 
     def activate(self, ros_ns: int, steady_ns: int) -> str | None:
         """Begin to hold where the robot is. Returns why not, where that cannot be."""

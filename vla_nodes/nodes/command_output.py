@@ -28,7 +28,6 @@ class CommandOutput:
     """
 
     def __init__(self, node: ManagedNode, source: ActionSource, period: float, start: int) -> None:
-        self.topic = source.topic
         self._part = slice(start, start + len(source.joints))
         self._scale = 180.0 / np.pi if source.units == "deg" else 1.0
         self._is_trajectory = source.type == "trajectory_msgs/msg/JointTrajectory"
@@ -40,6 +39,7 @@ class CommandOutput:
         else:
             self._message = Float64MultiArray()
         self._publisher = node.publish_on(type(self._message), source.topic, qos.NEWEST)
+        self.topic = self._publisher.topic_name
 
     def publish(self, command: Command, stamp: Time) -> None:
         """Send the controller's part of a command."""

@@ -27,19 +27,21 @@ from vla_nodes.control import MotionCore, MotionParameters, OfferedChunk, State
 from vla_nodes.nodes import qos, topics
 from vla_nodes.nodes.command_output import command_outputs
 from vla_nodes.nodes.diagnostics import OK, Health, Percentiles, RateMeter
+from vla_nodes.nodes.estop import subscribe_estop
 from vla_nodes.nodes.lifecycle import ManagedNode, NotReadyError
 from vla_nodes.nodes.parameters import parameter
 from vla_nodes.nodes.process import run_node
 from vla_nodes.nodes.realtime import fixed_rate, prepare_process, raise_priority
 from vla_nodes.nodes.ros_time import SmoothClock
-from vla_nodes.nodes.stamps import nanoseconds, time_message
+from vla_nodes.nodes.stamps import SECOND, nanoseconds, time_message
 from vla_nodes.observation.errors import JointError
 from vla_nodes.observation.joints import JointReader
 
+PRIORITY = 80  # of SCHED_FIFO
 ANSWER_TIMEOUT = 1.0  # s that a callback waits for the loop
-REST_TIMEOUT = 3.0  # s that deactivation waits for the robot to be at rest
 WATCH_PERIOD = 0.5  # s between looks for other publishers of commands
 PERCENTILES_WINDOW = 30.0  # s over which punctuality is reported
+MOST_SAMPLES = 3000  # so that reporting it does not itself hold the loop up
 _DEFAULT = MotionParameters()
 
 
@@ -97,12 +99,15 @@ class Commander(ManagedNode[CommanderParameters]):
     """The lifecycle node; see the module."""
 
     def __init__(self) -> None:
-        self._privileges = raise_priority()
+        self._privileges = raise_priority(PRIORITY, lock_memory=True)
         super().__init__("commander", CommanderParameters)
         self._inbox: deque[Callable[[], None]] = deque()
         self._state_arrived = threading.Event()
         self._loop: threading.Thread | None = None
         self._looping = False
+        self._pressed = {"button": False, "service": False}
+        self._stopped = False
+        self._given_up = False
 
     # --- lifecycle ------------------------------------------------------------------------
 
@@ -122,9 +127,15 @@ class Commander(ManagedNode[CommanderParameters]):
         self._state_names = [source.name for source in contract.states]
         self._task, self._task_at = Task(), 0
         self._estop_at = time.monotonic()
-        self._pressed = {"button": False, "service": False}
+        self._inbox.clear()
+        if self._stopped or any(self._pressed.values()):
+            # An e-stop or a trip outlives the core that it stopped.
+            self._core.estop(True)
+            self._core.estop(any(self._pressed.values()))
         self._rate = RateMeter()
-        samples = round(PERCENTILES_WINDOW * parameters.rate)
+        samples = min(MOST_SAMPLES, round(PERCENTILES_WINDOW * parameters.rate))
+        # The slowest joint from full speed to rest, and a little.
+        self._rest_timeout = 1.0 + max(j.velocity / j.acceleration for j in contract.limits)
         self._period, self._late = Percentiles(samples), Percentiles(samples)
         self._last_tick = 0
         self._outputs = command_outputs(self, contract.actions, 1.0 / parameters.rate)
@@ -134,9 +145,7 @@ class Commander(ManagedNode[CommanderParameters]):
             self.subscribe(JointState, source.topic, on_state, qos.sensor(source.qos))
         self.subscribe(ActionChunk, topics.CHUNK, self._on_chunk, qos.NEWEST)
         self.subscribe(Task, topics.TASK, self._on_task, qos.NEWEST)
-        # Buttons publish either way: latched ones tell a commander that starts later.
-        self.create_subscription(Bool, topics.ESTOP, self._on_estop, qos.LATCHED)
-        self.create_subscription(Bool, topics.ESTOP, self._on_estop, qos.NEWEST)
+        subscribe_estop(self, self._on_estop)
         self.create_service(SetBool, "~/estop", self._on_estop_service)
         self.steady_timer(WATCH_PERIOD, self._watch)
         self._looping = True
@@ -149,6 +158,8 @@ class Commander(ManagedNode[CommanderParameters]):
         silent = [topic for topic, heard in self._heard.items() if heard < oldest]
         if silent:
             return "joint states on " + ", ".join(silent)
+        if self._estop_is_silent():
+            return f"a message on {topics.ESTOP}"
         others = self._other_publishers()
         return f"the only commander to be this one: {others}" if others else ""
 
@@ -169,19 +180,29 @@ class Commander(ManagedNode[CommanderParameters]):
             TimeoutError: It did not come to rest in time.
         """
         self._ask(self._core.deactivate)
-        give_up = time.monotonic() + REST_TIMEOUT
-        while self._core.state not in (State.INACTIVE, State.ESTOPPED, State.TRIPPED) or (
-            not self._core.at_rest
-        ):
+        give_up = time.monotonic() + self._rest_timeout
+        while not self._core.at_rest:
+            if self._loop is None or not self._loop.is_alive():
+                return  # It said so when it ended, and has sent its last command.
             if time.monotonic() > give_up:
-                raise TimeoutError(f"the robot did not come to rest within {REST_TIMEOUT:g} s")
+                raise TimeoutError(
+                    f"the robot did not come to rest within {self._rest_timeout:.1f} s"
+                )
             time.sleep(1.0 / self.parameters.rate)
+            if self.parameters.lockstep:
+                # The simulation's joint states cannot get in while this callback waits.
+                self._ask(self._tick_on)
         # One more tick, so that the command that says so has been sent.
         self._ask(lambda: None)
 
     def cleanup(self) -> None:
         """End the loop."""
+        if self._loop is not None:
+            self._stopped = self._core.state in (State.ESTOPPED, State.TRIPPED)
         self._looping = False
+        self._pressed = {"button": False, "service": False}
+        self._stopped = False
+        self._given_up = False
         self._state_arrived.set()
         if self._loop is not None:
             self._loop.join(ANSWER_TIMEOUT)
@@ -203,10 +224,8 @@ class Commander(ManagedNode[CommanderParameters]):
 
     def working_fault(self) -> str:
         """A latched stop, or a goal that the core has given up, for as long as it lasts."""
-        core = self._core.health()
-        given_up = core.goal != self.goal and self.goal != Task.GOAL_NONE
-        stopped = core.state in (State.ESTOPPED, State.TRIPPED)
-        return core.fault if stopped or given_up else ""
+        stopped = self._core.state in (State.ESTOPPED, State.TRIPPED)
+        return self._core.health().fault if stopped or self._given_up else ""
 
     # --- callbacks: leave it in the inbox -----------------------------------------------------
 
@@ -241,25 +260,29 @@ class Commander(ManagedNode[CommanderParameters]):
 
         A button that is still pressed is not released by this service.
         """
+        if request.data:
+            self._inbox.append(lambda: self._take_estop("service", True))
+            response.success, response.message = True, "e-stop pressed"
+            return response
 
-        def job() -> str | None:
-            self._take_estop("service", request.data)
-            return None if request.data else self._core.reset()
+        def reset() -> str | None:
+            self._take_estop("service", False)
+            return self._core.reset()
 
-        refusal = self._ask(job)
+        refusal = self._ask(reset)
         response.success = refusal is None
-        response.message = refusal or ("e-stop pressed" if request.data else "reset")
+        response.message = refusal or "reset"
         return response
 
     def _watch(self) -> None:
-        """Look for other publishers and, where one is required, for a silent e-stop."""
-        if not self.is_active:
-            return
-        if others := self._other_publishers():
+        """Look for other publishers of commands."""
+        others = self._other_publishers() if self.is_active else ""
+        if others:
             self._inbox.append(lambda: self._core.trip(others))
+
+    def _estop_is_silent(self) -> bool:
         timeout = self.parameters.estop_timeout
-        if timeout and time.monotonic() - self._estop_at > timeout:
-            self._inbox.append(lambda: self._take_estop("button", True))
+        return timeout > 0 and time.monotonic() - self._estop_at > timeout
 
     def _other_publishers(self) -> str:
         """Who else publishes commands, in words; empty when nobody does."""
@@ -275,17 +298,22 @@ class Commander(ManagedNode[CommanderParameters]):
         return ""
 
     def _ask(self, job: Callable[[], str | None]) -> str | None:
-        """Have the loop do something and wait for its answer."""
+        """Have the loop do something and wait for its answer; it is done in time or never."""
         done = threading.Event()
+        claim = threading.Lock()
         answer: list[str | None] = []
 
         def run_job() -> None:
-            answer.append(job())
-            done.set()
+            if claim.acquire(blocking=False):
+                answer.append(job())
+                done.set()
 
         self._inbox.append(run_job)
         self._state_arrived.set()
-        return answer[0] if done.wait(ANSWER_TIMEOUT) else "the control loop does not answer"
+        if not done.wait(ANSWER_TIMEOUT) and claim.acquire(blocking=False):
+            return "the control loop does not answer"
+        done.wait()
+        return answer[0]
 
     # --- the loop -------------------------------------------------------------------------------
 
@@ -300,6 +328,8 @@ class Commander(ManagedNode[CommanderParameters]):
                 fixed_rate(self.parameters.rate, self._fixed_rate_tick, lambda: self._looping)
         except Exception:
             self.fail(f"the control loop failed\n{traceback.format_exc()}")
+            self._core.halt()
+            self._send(self._last_tick)
 
     def _fixed_rate_tick(self, steady: int, late: int) -> None:
         ros = self.ros_now()
@@ -310,9 +340,18 @@ class Commander(ManagedNode[CommanderParameters]):
         """Tick at the stamp of the newest joint state, if there is a newer one."""
         self._tick_ros = self._last_tick
         self._empty_inbox()
-        stamps = [stamp for stamp, _ in self._states.values()]
-        if stamps and min(stamps) > self._last_tick:
-            self._tick(min(stamps), min(stamps))
+        if not self._states:
+            return
+        stamp = min(stamp for stamp, _ in self._states.values())
+        if stamp < self._last_tick - SECOND:
+            self.fail("simulated time went back")
+        elif stamp > self._last_tick:
+            self._tick(stamp, stamp)
+
+    def _tick_on(self) -> None:
+        """Tick a period on without the simulation."""
+        stamp = self._last_tick + round(1e9 / self.parameters.rate)
+        self._tick(stamp, stamp)
 
     def _tick(self, ros: int, steady: int) -> None:
         self._tick_ros = ros
@@ -322,13 +361,19 @@ class Commander(ManagedNode[CommanderParameters]):
         self._empty_inbox()
         if self.parameters.lockstep:
             self._renew_in_lockstep()
+        if self._estop_is_silent():
+            self._take_estop("button", True)
         command = self._core.tick(ros, steady)
+        self._given_up = self.goal not in (Task.GOAL_NONE, self._core.goal)
         self.progress += 1
         if command.publish:
-            stamp = time_message(ros)
-            for output in self._outputs:
-                output.publish(command, stamp)
-            self._rate.event(time.monotonic_ns())
+            self._send(ros)
+
+    def _send(self, ros: int) -> None:
+        stamp = time_message(ros)
+        for output in self._outputs:
+            output.publish(self._core.command, stamp)
+        self._rate.event(time.monotonic_ns())
 
     def _empty_inbox(self) -> None:
         while self._inbox:

@@ -84,15 +84,13 @@ class RateMeter:
     def event(self, steady_ns: int) -> None:
         """Count an event at a monotonic time in nanoseconds."""
         self._times.append(steady_ns)
-        self._drop_before(steady_ns)
+        while self._times[0] < steady_ns - self._window_ns:
+            self._times.popleft()
 
     def hz(self, steady_ns: int) -> float:
         """Events per second up to now; 0.0 when there were fewer than two."""
-        self._drop_before(steady_ns)
-        if len(self._times) < 2:
+        # A copy: another thread may be counting.
+        times = [at for at in tuple(self._times) if at >= steady_ns - self._window_ns]
+        if len(times) < 2:
             return 0.0
-        return (len(self._times) - 1) / max((self._times[-1] - self._times[0]) * 1e-9, 1e-9)
-
-    def _drop_before(self, steady_ns: int) -> None:
-        while self._times and self._times[0] < steady_ns - self._window_ns:
-            self._times.popleft()
+        return (len(times) - 1) / max((times[-1] - times[0]) * 1e-9, 1e-9)

@@ -52,7 +52,9 @@ class ManagedNode[P](LifecycleNode):
 
     def __init__(self, name: str, parameters: type[P]) -> None:
         super().__init__(name)
-        self._parameter_set = ParameterSet(self, parameters, changeable=self._is_unconfigured)
+        self._parameter_set = ParameterSet(
+            self, parameters, changeable=lambda: self.is_unconfigured
+        )
         self.parameters: P
         self.goal = 0
         self.progress = 0
@@ -105,6 +107,16 @@ class ManagedNode[P](LifecycleNode):
         """Whether the node is in its active state."""
         return self._state_machine.current_state[0] == State.PRIMARY_STATE_ACTIVE
 
+    @property
+    def is_unconfigured(self) -> bool:
+        """Whether the node is in its unconfigured state."""
+        return self._state_machine.current_state[0] == State.PRIMARY_STATE_UNCONFIGURED
+
+    @property
+    def is_finalized(self) -> bool:
+        """Whether the node has been shut down."""
+        return self._state_machine.current_state[0] == State.PRIMARY_STATE_FINALIZED
+
     def ros_now(self) -> int:
         """ROS time in nanoseconds."""
         return self.get_clock().now().nanoseconds
@@ -154,7 +166,7 @@ class ManagedNode[P](LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Activate; a failure leaves the node inactive."""
         del state
-        self.fault = self._failure = ""
+        self.fault = ""
         return _SUCCESS if self._attempt("activate", self._activate_if_ready) else _FAILURE
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -231,9 +243,6 @@ class ManagedNode[P](LifecycleNode):
     def _entities(self) -> tuple[list, ...]:
         groups = (self.publishers, self.subscriptions, self.timers, self.services, self.clients)
         return tuple(list(group) for group in groups)
-
-    def _is_unconfigured(self) -> bool:
-        return self._state_machine.current_state[0] == State.PRIMARY_STATE_UNCONFIGURED
 
     def handle_failure(self) -> None:
         """Leave the active state after :meth:`fail`; called from the executor's thread."""

@@ -6,7 +6,7 @@ here, a bounded number of times with growing pauses.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,11 +72,19 @@ class LifecycleManager:
     Args:
         node: Carries the clients; its namespace is the nodes' namespace.
         names: Node names, in the order of bring-up.
+        optional: Those of them that later ones do not wait for.
         patience: Bounds on waiting.
     """
 
-    def __init__(self, node: ManagedNode, names: Sequence[str], patience: Patience) -> None:
+    def __init__(
+        self,
+        node: ManagedNode,
+        names: Sequence[str],
+        optional: Collection[str],
+        patience: Patience,
+    ) -> None:
         self._node = node
+        self._optional = optional
         self._patience = patience
         prefix = node.get_namespace().rstrip("/")
         self._peers = {
@@ -92,7 +100,7 @@ class LifecycleManager:
         if peer.instance and beat.instance != peer.instance:
             self._failed(peer, "its process was restarted", now)
             peer.pending = None
-        if peer.state == State.PRIMARY_STATE_ACTIVE and beat.state not in _WORKING:
+        elif peer.state == State.PRIMARY_STATE_ACTIVE and beat.state not in _WORKING:
             self._failed(peer, beat.fault or "it left its active state", now)
         if beat.state == State.PRIMARY_STATE_ACTIVE and peer.given_up:
             # Somebody mended it by hand.
@@ -107,9 +115,9 @@ class LifecycleManager:
         peer.waiting_for = beat.waiting_for
 
     def tick(self, now: float) -> None:
-        """Take the next step of the first node that is not active."""
+        """Take the next step of the first required node that is not active, and of the others."""
         for peer in self._peers.values():
-            if not self._advance(peer, now):
+            if not self._advance(peer, now) and peer.name not in self._optional:
                 return
 
     def problem(self, name: str, now: float) -> str:

@@ -128,6 +128,9 @@ class ParameterSet[P]:
 
     def _on_set(self, changed: list[Parameter]) -> SetParametersResult:
         for new in changed:
+            if new.name == "use_sim_time":
+                reason = "'use_sim_time' is read when the node starts; restart it to change that"
+                return SetParametersResult(successful=False, reason=reason)
             if new.name not in self._fields:
                 continue
             if not self._changeable():
@@ -135,6 +138,7 @@ class ParameterSet[P]:
                 return SetParametersResult(successful=False, reason=reason)
             if problem := _problem(self._fields[new.name], new.value):
                 return SetParametersResult(successful=False, reason=problem)
+        for new in changed:
             self._errors.pop(new.name, None)
         return SetParametersResult(successful=True)
 

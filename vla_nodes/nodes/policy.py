@@ -62,7 +62,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         super().__init__("policy", PolicyParameters)
         self._wake = threading.Condition()
         self._worker: threading.Thread | None = None
-        self._working = False
+        self._stop = threading.Event()
         self._task = Task()
         self._given_at = 0
         self._planned_goal = Task.GOAL_NONE
@@ -106,13 +106,19 @@ class PolicyNode(ManagedNode[PolicyParameters]):
 
     def waiting_for(self) -> str:
         """Topics of the contract that nobody publishes."""
+        if self._worker is not None:
+            if self._worker.is_alive():
+                return "the last inference to end"
+            self._worker = None
         silent = [topic for topic in self._input_topics if not self.count_publishers(topic)]
         return "somebody to publish " + ", ".join(silent) if silent else ""
 
     def activate(self) -> None:
         """Start the worker."""
-        self._working = True
-        self._worker = threading.Thread(target=self._work, name="policy", daemon=True)
+        self._stop = threading.Event()
+        self._worker = threading.Thread(
+            target=self._work, args=(self._stop,), name="policy", daemon=True
+        )
         self._worker.start()
 
     def deactivate(self) -> None:
@@ -121,14 +127,14 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         Raises:
             TimeoutError: The policy did not come back.
         """
+        self._stop.set()
         with self._wake:
-            self._working = False
             self._wake.notify()
         if self._worker is not None:
             self._worker.join(STOP_TIMEOUT)
             if self._worker.is_alive():
                 raise TimeoutError(f"the policy did not come back within {STOP_TIMEOUT:g} s")
-        self._worker = None
+            self._worker = None
         self.goal = Task.GOAL_NONE
 
     def working_fault(self) -> str:
@@ -173,22 +179,20 @@ class PolicyNode(ManagedNode[PolicyParameters]):
 
     # --- the worker -------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        while True:
+    def _work(self, stop: threading.Event) -> None:
+        while not stop.is_set():
             with self._wake:
-                if not self._working:
-                    return
                 self._wake.wait(WAKE_PERIOD)
             self.progress += 1
             try:
-                self._step(self._task)
+                self._step(self._task, stop)
             except PolicyError as error:
                 self._impossible = (self.goal, str(error))
             except Exception:
                 self.fail(f"the policy failed\n{traceback.format_exc()}")
                 return
 
-    def _step(self, task: Task) -> None:
+    def _step(self, task: Task, stop: threading.Event) -> None:
         """Compute one chunk if there is a goal and a new observation."""
         self.goal = task.goal
         if task.goal in (Task.GOAL_NONE, self._impossible[0]):
@@ -213,6 +217,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         if not self._subtask:
             return
         plan = self._policy.act(observation, self._subtask)
+        if stop.is_set():
+            return  # Too late: the node has been deactivated meanwhile.
         self._publish(task, observation, plan, time.monotonic() - started)
 
     def _plan(self, task: Task, observation: Observation) -> None:

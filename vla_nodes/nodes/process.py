@@ -4,6 +4,7 @@
 import ctypes
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable
 
@@ -14,6 +15,8 @@ from rclpy.signals import SignalHandlerOptions
 
 from vla_nodes.bringup.graph import PARENT_DEATH_SIGNAL
 from vla_nodes.nodes.lifecycle import ManagedNode
+
+LAST_WORDS = 10  # callbacks that still run after the work has stopped
 
 
 def run_node(make_node: Callable[[], ManagedNode]) -> None:
@@ -36,15 +39,30 @@ def run_node(make_node: Callable[[], ManagedNode]) -> None:
     if node.autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
         node.trigger_activate()
     try:
-        while not stop:
+        was_active = False
+        while not stop and not node.is_finalized:
             _spin_once(node, executor)
-        node.trigger_shutdown()
+            was_active = was_active or node.is_active
+            if node.autostart and was_active and node.is_unconfigured and node.fault:
+                # Nobody else brings such a node back but its launcher.
+                sys.exit(1)
+        _shut_down(node, executor)
     finally:
         # A second Ctrl-C must not interrupt the interpreter on its way out.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         node.destroy_node()
         rclpy.try_shutdown()
+
+
+def _shut_down(node: ManagedNode, executor: SingleThreadedExecutor) -> None:
+    """Stop work, let what ended with it be told, and release everything."""
+    if node.is_active:
+        node.trigger_deactivate()
+        for _ in range(LAST_WORDS):
+            _spin_once(node, executor)
+    if not node.is_finalized:
+        node.trigger_shutdown()
 
 
 def _spin_once(node: ManagedNode, executor: SingleThreadedExecutor) -> None:

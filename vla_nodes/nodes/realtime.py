@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 
-SCHED_PRIORITY = 80
 SWITCH_INTERVAL = 0.0005  # s; how long another thread may keep the interpreter
 _MCL_CURRENT_AND_FUTURE = 3
 
@@ -30,19 +29,19 @@ def prepare_process() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
 
 
-def raise_priority() -> str:
-    """Give this process real-time priority and lock its memory; returns what was permitted.
+def raise_priority(priority: int, lock_memory: bool = False) -> str:
+    """Give this process real-time priority, and lock its memory; returns what was permitted.
 
     To be called before any thread is started: threads inherit it. All of them need it, because
     a thread that is held off the processor while it holds the interpreter holds up the loop.
     """
     granted = []
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(SCHED_PRIORITY))
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
         granted.append("SCHED_FIFO")
     except (PermissionError, OSError):
         pass
-    if ctypes.CDLL(None, use_errno=True).mlockall(_MCL_CURRENT_AND_FUTURE) == 0:
+    if lock_memory and ctypes.CDLL(None, use_errno=True).mlockall(_MCL_CURRENT_AND_FUTURE) == 0:
         granted.append("mlockall")
     return ", ".join(granted) or "none permitted"
 

@@ -43,7 +43,7 @@ from vla_nodes.sim.scene import JOINTS, TIMESTEP
 COMMAND_TIMEOUT = 0.2  # s without a command after which the arm stops by itself
 LOCKSTEP_PATIENCE = 1.0  # s that lock step waits for a command before falling back to real time
 RESET_TIMEOUT = 5.0  # s that a reset request waits for the physics thread
-REST_TIMEOUT = 3.0  # s that deactivation waits for the commander to finish braking
+STOP_TIMEOUT = 3.0  # s that deactivation waits for the physics thread
 NICENESS = -5
 VALUE_RATE = 10.0  # Hz
 SLOW = 0.8  # of real time, below which the simulation says so
@@ -139,6 +139,7 @@ class SimNode(ManagedNode[SimParameters]):
     def activate(self) -> None:
         """Start the physics."""
         self._running = True
+        self._jobs.clear()
         self._command, self._command_at = None, -math.inf
         if self.parameters.overview_rate:
             self._renderer = OverviewRenderer(
@@ -153,15 +154,12 @@ class SimNode(ManagedNode[SimParameters]):
         self._thread.start()
 
     def deactivate(self) -> None:
-        """Stop the physics, but not before the commander has brought the arm to rest."""
-        give_up = time.monotonic() + REST_TIMEOUT
-        while self._commanded_velocity() > 0 and time.monotonic() < give_up:
-            time.sleep(self._period)
+        """Stop the physics."""
         self._running = False
         with self._arrived:
             self._arrived.notify()
         if self._thread is not None:
-            self._thread.join(REST_TIMEOUT)
+            self._thread.join(STOP_TIMEOUT)
         self._thread = None
         if self._renderer is not None:
             self._renderer.stop()
@@ -185,7 +183,7 @@ class SimNode(ManagedNode[SimParameters]):
         point = message.points[-1] if message.points else None
         if (
             point is None
-            or set(message.joint_names) != set(JOINTS)
+            or sorted(message.joint_names) != sorted(JOINTS)
             or not np.isfinite([*point.positions, *point.velocities]).all()
             or not len(point.positions) == len(point.velocities) == len(JOINTS)
         ):
@@ -215,7 +213,9 @@ class SimNode(ManagedNode[SimParameters]):
         if request.cubes > 4:
             response.success, response.message = False, "cubes must be at most 4"
             return response
-        self._jobs.append(job)
+        with self._arrived:
+            self._jobs.append(job)
+            self._arrived.notify()
         response.success = done.wait(RESET_TIMEOUT)
         lying = ", ".join(f"{colour} cube" for colour in self._arm.colours)
         response.message = lying if response.success else "the physics did not answer"
@@ -235,7 +235,7 @@ class SimNode(ManagedNode[SimParameters]):
 
     def _simulate(self) -> None:
         steps = round(self._period / TIMESTEP)
-        # Time goes on from the system's, so that a simulation started anew never goes back.
+        # Time begins at the system's: started anew, real-time simulation never goes back.
         self._stamp = time.time_ns()
         deadline = time.monotonic()
         tick = 0
@@ -298,13 +298,6 @@ class SimNode(ManagedNode[SimParameters]):
         point = command.points[-1]
         order = [command.joint_names.index(name) for name in JOINTS]
         self._arm.command(np.asarray(point.positions)[order], np.asarray(point.velocities)[order])
-
-    def _commanded_velocity(self) -> float:
-        with self._arrived:
-            command, silent = self._command, time.monotonic() - self._command_at
-        if command is None or silent > COMMAND_TIMEOUT:
-            return 0.0
-        return float(np.max(np.abs(command.points[-1].velocities)))
 
     # --- publishing -------------------------------------------------------------------------------
 

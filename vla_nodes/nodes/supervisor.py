@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rclpy.action import ActionServer, CancelResponse
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
+from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 from vla_interfaces.action import ExecuteTask
 from vla_interfaces.msg import ActionChunk, Heartbeat, Subtask, Task, ValueEstimate
@@ -21,6 +22,7 @@ from vla_interfaces.msg import ActionChunk, Heartbeat, Subtask, Task, ValueEstim
 from vla_nodes.contract import load_contract
 from vla_nodes.nodes import qos, topics
 from vla_nodes.nodes.diagnostics import OK, WARN, Health
+from vla_nodes.nodes.estop import subscribe_estop
 from vla_nodes.nodes.lifecycle import ManagedNode
 from vla_nodes.nodes.lifecycle_manager import LifecycleManager, Patience
 from vla_nodes.nodes.parameters import parameter
@@ -28,6 +30,8 @@ from vla_nodes.nodes.process import run_node
 from vla_nodes.nodes.realtime import raise_priority
 
 LEASE_PERIOD = 0.05  # s
+ESTOP_TIMEOUT = 2.0  # s that the e-stop service waits for the commander
+PRIORITY = 70  # below the commander's, which must never wait
 MAX_TASK_LENGTH = 512  # characters, as in Task.msg
 
 
@@ -95,10 +99,11 @@ class Supervisor(ManagedNode[SupervisorParameters]):
 
     def __init__(self) -> None:
         # Its lease and its watch must not wait for what it watches.
-        raise_priority()
+        raise_priority(PRIORITY)
         super().__init__("supervisor", SupervisorParameters)
         self._running: _Goal | None = None
         self._estopped = False
+        self._presses = 0
         self._last_number = 0
         self._last_outcome = "none yet"
         self._action: ActionServer | None = None
@@ -117,6 +122,7 @@ class Supervisor(ManagedNode[SupervisorParameters]):
         self._manager = LifecycleManager(
             self,
             parameters.managed_nodes,
+            parameters.optional_nodes,
             Patience(
                 heartbeat=parameters.heartbeat_timeout,
                 progress=parameters.progress_timeout,
@@ -130,11 +136,12 @@ class Supervisor(ManagedNode[SupervisorParameters]):
         self.subscribe(Subtask, topics.SUBTASK, self._on_subtask, qos.LATCHED)
         self.subscribe(ActionChunk, topics.CHUNK, self._on_chunk, qos.NEWEST)
         self.subscribe(ValueEstimate, topics.VALUE, self._on_value, qos.NEWEST)
-        # A group of its own: the e-stop service waits for this client's answer.
-        self._commander_estop = self.create_client(
-            SetBool, "commander/estop", callback_group=MutuallyExclusiveCallbackGroup()
-        )
-        self.create_service(SetBool, "~/estop", self._on_estop)
+        # While the e-stop service waits for the commander, all else goes on, presses too.
+        own = ReentrantCallbackGroup()
+        self._commander_estop = self.create_client(SetBool, "commander/estop", callback_group=own)
+        self.create_service(SetBool, "~/estop", self._on_estop, callback_group=own)
+        self._asked: list[tuple[Future, float]] = []
+        subscribe_estop(self, self._on_button)
         self._action = ActionServer(
             self,
             ExecuteTask,
@@ -240,6 +247,7 @@ class Supervisor(ManagedNode[SupervisorParameters]):
     def _tick(self) -> None:
         now = time.monotonic()
         self.progress += 1
+        self._expire_asked(now)
         if not self.is_active:
             return
         # Judged first: bringing a failed node up again would hide why it failed.
@@ -319,18 +327,44 @@ class Supervisor(ManagedNode[SupervisorParameters]):
     async def _on_estop(self, request: Any, response: Any) -> Any:
         """Press (true) at once; reset (false) only if the commander agrees."""
         if request.data:
-            self._estopped = True
-            self._end(ExecuteTask.Result.OUTCOME_ABORTED, "e-stop")
-            # The end of the lease brakes the robot; the commander's own e-stop latches it.
-            self._publish_lease()
+            self._press()
+            if self._commander_estop.service_is_ready():
+                self._ask_commander(True)
+            response.success, response.message = True, "e-stop pressed"
+            return response
         if not self._commander_estop.service_is_ready():
             response.success, response.message = False, "the commander is not there"
             return response
-        answer = await self._commander_estop.call_async(SetBool.Request(data=request.data))
-        if not request.data and answer.success:
+        presses = self._presses
+        answer = await self._ask_commander(False)
+        if answer.success and presses == self._presses:
             self._estopped = False
         response.success, response.message = answer.success, answer.message
         return response
+
+    def _on_button(self, message: Bool) -> None:
+        if message.data:
+            self._press()
+
+    def _press(self) -> None:
+        """End the task; the end of the lease brakes the robot, the commander's e-stop latches."""
+        self._estopped = True
+        self._presses += 1
+        self._end(ExecuteTask.Result.OUTCOME_ABORTED, "e-stop")
+        self._publish_lease()
+
+    def _ask_commander(self, pressed: bool) -> Future:
+        asked = self._commander_estop.call_async(SetBool.Request(data=pressed))
+        self._asked.append((asked, time.monotonic() + ESTOP_TIMEOUT))
+        return asked
+
+    def _expire_asked(self, now: float) -> None:
+        """Give up on a commander that does not answer."""
+        for asked, until in self._asked:
+            if now > until and not asked.done():
+                self._commander_estop.remove_pending_request(asked)
+                asked.set_result(SetBool.Response(message="the commander does not answer"))
+        self._asked = [pair for pair in self._asked if not pair[0].done()]
 
 
 def main() -> None:

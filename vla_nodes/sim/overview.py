@@ -5,6 +5,7 @@ Its shadows take tens of milliseconds on a CPU, which the physics cannot wait fo
 in a thread of its own, poses as the first one did and is rendered.
 """
 
+import contextlib
 import threading
 import traceback
 from collections.abc import Callable
@@ -57,16 +58,14 @@ class OverviewRenderer:
         self._thread.join(STOP_TIMEOUT)
 
     def _run(self) -> None:
-        arm = TabletopArm()
         try:
-            while (order := self._next()) is not None:
-                snapshot, stamp = order
-                arm.show(snapshot)
-                self._done(arm.render("overview", *self._size), stamp)
+            with contextlib.closing(TabletopArm()) as arm:
+                while (order := self._next()) is not None:
+                    snapshot, stamp = order
+                    arm.show(snapshot)
+                    self._done(arm.render("overview", *self._size), stamp)
         except Exception:
             self._failed(traceback.format_exc())
-        finally:
-            arm.close()
 
     def _next(self) -> tuple[np.ndarray, int] | None:
         with self._wake:
