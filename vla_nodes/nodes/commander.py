@@ -200,9 +200,6 @@ class Commander(ManagedNode[CommanderParameters]):
         if self._loop is not None:
             self._stopped = self._core.state in (State.ESTOPPED, State.TRIPPED)
         self._looping = False
-        self._pressed = {"button": False, "service": False}
-        self._stopped = False
-        self._given_up = False
         self._state_arrived.set()
         if self._loop is not None:
             self._loop.join(ANSWER_TIMEOUT)
