@@ -37,7 +37,7 @@ def main() -> None:
     """Measure with and without privileges, idle and loaded, and print a table."""
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", "91")
-    print(f"{'':44}{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8}  ms between ticks")
+    print(f"{'':50}{'p50':>8}{'p95':>8}{'p99':>8}{'max':>8}  ms between ticks")
     for loaded in (False, True):
         load = f"{os.cpu_count()} cores loaded" if loaded else "idle"
         with burning(os.cpu_count() or 1) if loaded else burning(0):
@@ -45,7 +45,7 @@ def main() -> None:
             report(f"bare loop, {load}", bare)
             privileges, ours = commander()
             report(f"commander, {load} ({privileges})", ours)
-            print(f"{'':44}p99 of the commander is {ours[2] / bare[2]:.2f} of the bare loop's")
+            print(f"{'':50}p99 of the commander is {ours[2] / bare[2]:.2f} of the bare loop's")
     if UNPRIVILEGED not in sys.argv:
         drop = ["setpriv", "--bounding-set=-sys_nice,-ipc_lock", "--inh-caps=-sys_nice,-ipc_lock"]
         command = [*drop, sys.executable, __file__, UNPRIVILEGED]
@@ -103,7 +103,7 @@ def burn() -> None:
 
 def report(name: str, figures: list[float]) -> None:
     """Print one row."""
-    print(f"{name:44}" + "".join(f"{figure:8.2f}" for figure in figures), flush=True)
+    print(f"{name:50}" + "".join(f"{figure:8.2f}" for figure in figures), flush=True)
 
 
 if __name__ == "__main__":
