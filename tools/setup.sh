@@ -94,6 +94,7 @@ fi
 rm -f $stamp
 
 echo "setup: installing Python packages"
+export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-1} # a company's own certificates lie in the system's store
 .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 # An installed ROS 2 brings its own Python packages; the wheels carry everything.
 requirements=(-r requirements/build.txt -r requirements/runtime.txt -r requirements/dev.txt)
