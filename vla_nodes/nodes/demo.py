@@ -103,10 +103,9 @@ class Demo:
                     update()
                     time.sleep(0.1)
 
-            wait("the graph comes up", self._recorder.is_ready, START_TIMEOUT)
-            laid = self._reset.call_async(
-                ResetSimulation.Request(seed=options.seed, cubes=options.cubes)
-            )
+            wait("the graph comes up", self._is_ready, START_TIMEOUT)
+            table = ResetSimulation.Request(seed=options.seed, cubes=options.cubes)
+            laid = self._reset.call_async(table)
             wait("the table is laid", laid.done, 10.0)
             if not laid.result().success:
                 raise DemoError(laid.result().message)
@@ -130,6 +129,11 @@ class Demo:
     def plot(self, path: Path) -> None:
         """Write the plot of commanded and measured joints."""
         plot_joints(self._recorder.joint_run(), path)
+
+    def _is_ready(self) -> bool:
+        """Whether the graph is up, and found by this process too."""
+        found = self._tasks.server_is_ready() and self._reset.service_is_ready()
+        return found and self._recorder.is_ready()
 
     async def _execute(self, goal: Any) -> Any:
         """Send the task and wait for its result, in the executor's thread.
