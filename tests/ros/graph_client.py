@@ -192,9 +192,10 @@ class GraphClient:
         lower, upper, fastest, hardest = np.array(
             [(j.lower, j.upper, j.velocity, j.acceleration) for j in contract.limits]
         ).T
-        positions = np.array([c.positions for c in self.commands])
-        velocities = np.array([c.velocities for c in self.commands])
-        times = np.array([c.stamped if simulated_time else c.sent for c in self.commands])
+        commands = list(self.commands)  # More may be coming.
+        positions = np.array([c.positions for c in commands])
+        velocities = np.array([c.velocities for c in commands])
+        times = np.array([c.stamped if simulated_time else c.sent for c in commands])
         assert not simulated_time or (np.diff(times) > 0).all()
         assert np.isfinite(positions).all()
         assert np.isfinite(velocities).all()

@@ -53,7 +53,7 @@ class CommanderParameters:
     lockstep: bool = parameter(False, "Tick on every joint state of a simulation that waits")
     rate: float = parameter(
         _DEFAULT.rate,
-        "Commands per second, Hz; the controller's rate",
+        "Commands per second, Hz",
         minimum=10.0,
         maximum=1000.0,
     )

@@ -102,7 +102,7 @@ class LifecycleManager:
             peer.pending = None
         elif peer.state == State.PRIMARY_STATE_ACTIVE and beat.state not in _WORKING:
             self._failed(peer, beat.fault or "it left its active state", now)
-        if beat.state == State.PRIMARY_STATE_ACTIVE and peer.given_up:
+        elif peer.given_up and beat.state == State.PRIMARY_STATE_ACTIVE:
             # Somebody mended it by hand.
             peer.given_up = False
             peer.failures.clear()

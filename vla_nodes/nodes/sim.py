@@ -127,6 +127,8 @@ class SimNode(ManagedNode[SimParameters]):
                 )
         if parameters.lockstep and not parameters.publish_clock:
             raise ParameterError("lockstep needs publish_clock")
+        if parameters.lockstep and contract.timeline != "header":
+            raise ParameterError("lockstep needs a contract with timeline: header")
         steps = 1.0 / (parameters.control_rate * TIMESTEP)
         if abs(steps - round(steps)) > 1e-9:
             raise ParameterError(

@@ -69,7 +69,9 @@ class SupervisorParameters:
         60.0, "Seconds a node may take to configure or activate", minimum=1.0
     )
     restarts: int = parameter(
-        3, "Failures of one node within restart_window before it is given up", minimum=0
+        3,
+        "Failures of one node within restart_window that are borne; one more and it is given up",
+        minimum=0,
     )
     restart_window: float = parameter(
         60.0, "Seconds after which a failure is forgotten", minimum=1.0
