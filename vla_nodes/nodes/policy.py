@@ -72,6 +72,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._sequence = 0
         self._replan = False
         self._blocked = ""
+        self._observed: Observation | None = None
         self._impossible = (Task.GOAL_NONE, "")
 
     # --- lifecycle ------------------------------------------------------------------------
@@ -143,13 +144,17 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         return why if goal == self._task.goal else ""
 
     def health(self) -> Health:
-        """Rates, latencies, and the age and faults of each input."""
+        """Rates, latencies, and of each input its rate, age, skew and faults."""
         values: dict[str, object] = {
             "chunk_hz": self._rate.hz(time.monotonic_ns()),
             **self._latency.values("chunk_latency"),
             "subtask": self._subtask,
             "waiting_for": self._blocked,
         }
+        if observed := self._observed:
+            for name, age in observed.ages.items():
+                values[f"{name}_age_ms"] = age * 1e3
+                values[f"{name}_skew_ms"] = observed.skews[name] * 1e3
         frozen = []
         for name, stream in self._assembler.health(self.ros_now()).items():
             values[f"{name}_hz"] = stream.rate
@@ -213,6 +218,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         ):
             return
         self._last_stamp = observation.stamp
+        self._observed = observation
         self._plan(task, observation)
         if not self._subtask:
             return
