@@ -22,6 +22,8 @@ from vla_interfaces.srv import ResetSimulation
 from vla_nodes.contract import Contract
 from vla_nodes.nodes.stamps import nanoseconds
 
+FOUND_OUTSIDE = 1e-3  # rad or m
+
 
 @dataclass(frozen=True)
 class SentCommand:
@@ -199,8 +201,9 @@ class GraphClient:
         assert not simulated_time or (np.diff(times) > 0).all()
         assert np.isfinite(positions).all()
         assert np.isfinite(velocities).all()
-        assert (positions >= lower - 1e-9).all()
-        assert (positions <= upper + 1e-9).all()
+        # A joint found outside, as a gripper at its stop is by a hair, is held where it is.
+        assert (positions >= lower - FOUND_OUTSIDE).all()
+        assert (positions <= upper + FOUND_OUTSIDE).all()
         assert (np.abs(velocities) <= fastest * (1 + 1e-9)).all()
         # A command is sent a little after its tick: four samples and a period even that out.
         span = (times[4:] - times[:-4] + 0.01)[:, None]
