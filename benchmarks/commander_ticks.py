@@ -117,7 +117,9 @@ class Storm:
     def recover(self) -> None:
         """What an operator does: release, reset, activate, new goal."""
         self.core.estop(False)
-        self.core.reset()
+        stopped = self.core.state in (State.ESTOPPED, State.TRIPPED)
+        if self.core.reset() is None and stopped:
+            self.oracle.forget()  # It holds where the robot has come to be meanwhile.
         if self.core.state == State.INACTIVE:
             if self.rng.random() < 0.3:
                 self.robot = self.rng.uniform(LOWER - 0.1, UPPER + 0.1)

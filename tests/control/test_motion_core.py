@@ -332,6 +332,47 @@ def test_the_estop_brakes_latches_and_needs_release_reset_and_a_new_goal(bench):
     bench.assert_only_a_new_goal_moves()
 
 
+def test_after_a_reset_it_holds_where_the_robot_has_come_to_be(bench):
+    bench.set_off()
+    bench.core.estop(True)
+    bench.core.estop(False)
+    bench.assert_stops()
+    # While its motors were off, the arm sank; the hand still holds what it held.
+    sunk = bench.robot - np.array([0.3, 0.2, 0.001, 0.05])
+    grip = bench.core.command.positions[3]
+    bench.robot = sunk
+    bench.tick()
+    assert bench.core.reset() is None
+    bench.oracle.forget()
+    bench.measuring = False
+    command = bench.tick()
+    np.testing.assert_allclose(command.positions, [*sunk[:3], grip])
+    assert not command.velocities.any()
+
+
+def test_a_reset_needs_to_know_where_the_robot_is(bench):
+    bench.set_off()
+    bench.core.estop(True)
+    bench.core.estop(False)
+    bench.measuring = False
+    bench.run(0.5)
+    assert bench.core.reset() == "no fresh measured positions"
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_an_owner_that_can_tick_no_more_sends_a_standstill_only_where_it_commands(bench, active):
+    bench.set_off()
+    position = bench.tick().positions.copy()
+    if not active:
+        bench.core.deactivate()
+        bench.assert_stops()
+        position = bench.core.command.positions.copy()
+    bench.core.halt()
+    assert bench.core.command.publish == active
+    assert not bench.core.command.velocities.any()
+    np.testing.assert_array_equal(bench.core.command.positions, position)
+
+
 @pytest.mark.parametrize(
     "stop",
     [lambda core: core.estop(True), lambda core: core.trip("a fault"), MotionCore.deactivate],
@@ -461,9 +502,12 @@ def test_after_a_long_silence_it_begins_at_rest_where_the_robot_is(bench):
     bench.set_off()
     bench.robot = bench.robot - 0.001
     stopped = bench.robot.copy()
+    grip = bench.core.command.positions[3]
     command = bench.tick(2 * SECOND)
     assert not command.velocities.any()
-    np.testing.assert_array_equal(command.positions, stopped)
+    np.testing.assert_array_equal(command.positions[:3], stopped[:3])
+    # A gripper closes on things and is never where it is sent: it keeps its grip.
+    assert command.positions[3] == grip
     bench.assert_stops()
 
 

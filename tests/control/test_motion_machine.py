@@ -144,10 +144,15 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def reset(self):
+        stopped = self.core.state in (State.ESTOPPED, State.TRIPPED)
         if self.core.reset() is None:
             assert not self.pressed
             assert self.core.at_rest
             self.latched = False
+            if stopped:
+                # It holds where the robot has come to be meanwhile.
+                self.oracle.forget()
+                self.last_ns = self.steady_ns - SECOND
 
     @rule()
     def activate(self):

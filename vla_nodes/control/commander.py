@@ -97,8 +97,9 @@ class MotionCore:
 
     def halt(self) -> None:
         """Give up: stand still at once at the last command, for an owner that can tick no more."""
+        publish = self._active or not self.at_rest
         self._limiter.seed(self._limiter.position.copy())
-        self._fill_command(publish=True)
+        self._fill_command(publish)
 
     def activate(self, ros_ns: int, steady_ns: int) -> str | None:
         """Begin to hold where the robot is. Returns why not, where that cannot be."""
@@ -134,11 +135,18 @@ class MotionCore:
         self._disarm(self._trip)
 
     def reset(self) -> str | None:
-        """Unlatch e-stop and trip. Returns why not, where that cannot be."""
+        """Unlatch e-stop and trip, and hold where the robot has come to be meanwhile.
+
+        Returns why not, where that cannot be.
+        """
         if self._estop_pressed:
             return "the e-stop is pressed"
         if not self.at_rest:
             return "still braking"
+        if self._active and (self._estop_latched or self._trip) and self._tick_ns is not None:
+            if not self._measured.is_fresh(self._tick_ros_ns, self._tick_ns):
+                return "no fresh measured positions"
+            self._seed_again()
         self._estop_latched = False
         self._trip = ""
         self._bad_chunks = 0
@@ -236,6 +244,11 @@ class MotionCore:
         self._following = None
         self._fault = fault
 
+    def _seed_again(self) -> None:
+        """Be at rest where the robot is measured; grippers that switch keep their grip."""
+        position = np.where(self.joints.follows, self._measured.newest, self._limiter.position)
+        self._limiter.seed(position)
+
     def _disarm(self, fault: str) -> None:
         """Stop, and serve the goal no more."""
         self._lease.end(self._lease.goal)
@@ -257,7 +270,10 @@ class MotionCore:
         if self._following:
             self._stop("no tick for too long")
         fresh = self._measured.is_fresh(ros_ns, steady_ns)
-        self._limiter.seed(self._measured.newest if fresh else self._limiter.position)
+        if fresh:
+            self._seed_again()
+        else:
+            self._limiter.seed(self._limiter.position.copy())
         self._counters["restarts"] += fresh
         return fresh or not self._active
 

@@ -76,8 +76,10 @@ class Intake:
         if refusal := self._check_times(chunk, ros_ns):
             return refusal
         base = self._measured.at(chunk.stamp_ns) if chunk.relative else None
-        if not self._measured.is_fresh(ros_ns, steady_ns) or (chunk.relative and base is None):
-            return Refusal(Reason.NOT_MEASURED, "the joints were not measured")
+        if not self._measured.is_fresh(ros_ns, steady_ns):
+            return Refusal(Reason.NOT_MEASURED, "the joints were not measured lately")
+        if chunk.relative and base is None:
+            return Refusal(Reason.NOT_MEASURED, "the joints were not measured at its observation")
         targets, outside = resolve_targets(chunk, self._joints, base, held)
         if refusal := self._check_distance(chunk, targets, position, ros_ns):
             return refusal
@@ -124,7 +126,9 @@ class Intake:
         lead = (int(chunk.due_ns[first]) - ros_ns) * 1e-9
         # A joint found outside its limits is on its way to the nearer of them.
         distance = np.abs(targets[first] - np.clip(position, joints.lower, joints.upper))
-        allowed = joints.velocity * (lead + self._parameters.max_jump)
+        # A policy could not know where the robot has gone, or not gone, since the observation.
+        age = max(0, ros_ns - chunk.stamp_ns) * 1e-9
+        allowed = joints.velocity * (lead + age + self._parameters.max_jump)
         if not (far := joints.follows & (distance > allowed)).any():
             return None
         i = int(far.argmax())

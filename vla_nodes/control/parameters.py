@@ -30,8 +30,8 @@ class MotionParameters:
         max_standstill: Seconds that simulated time may stand still before the goal is ended.
         max_gap: Seconds between ticks after which the robot is taken to be at rest.
         blend: Seconds over which a new chunk takes over.
-        max_jump: Distance beyond what full speed allows until the first target is due,
-            in seconds at full speed.
+        max_jump: Distance beyond what full speed allows from the observation until the first
+            target is due, in seconds at full speed.
         max_refusals: Malformed or far chunks in a row that trip.
         max_tracking_error: Measured against commanded position, seconds at full speed;
             grippers are exempt, for they close on things.

@@ -75,6 +75,18 @@ class CommanderParameters:
         minimum=0.01,
         maximum=10.0,
     )
+    max_chunk_age: float = parameter(
+        _DEFAULT.max_chunk_age,
+        "Seconds after receipt that a chunk is followed; longer than the policy's slowest cycle",
+        minimum=0.1,
+        maximum=60.0,
+    )
+    max_jump: float = parameter(
+        _DEFAULT.max_jump,
+        "How far a chunk's first target may lie beyond reach, in seconds at full speed",
+        minimum=0.0,
+        maximum=5.0,
+    )
     blend: float = parameter(
         _DEFAULT.blend, "Seconds over which a new chunk takes over", minimum=0.01, maximum=2.0
     )
@@ -137,7 +149,7 @@ class Commander(ManagedNode[CommanderParameters]):
         # The slowest joint from full speed to rest, and a little.
         self._rest_timeout = 1.0 + max(j.velocity / j.acceleration for j in contract.limits)
         self._period, self._late = Percentiles(samples), Percentiles(samples)
-        self._last_tick = 0
+        self._last_tick = self._tick_ros = 0
         self._outputs = command_outputs(self, contract.actions, 1.0 / parameters.rate)
         self._heard = {source.topic: -math.inf for source in contract.states}
         for source in contract.states:
@@ -326,7 +338,8 @@ class Commander(ManagedNode[CommanderParameters]):
         except Exception:
             self.fail(f"the control loop failed\n{traceback.format_exc()}")
             self._core.halt()
-            self._send(self._last_tick)
+            if self._core.command.publish:
+                self._send(self._tick_ros)
 
     def _fixed_rate_tick(self, steady: int, late: int) -> None:
         ros = self.ros_now()

@@ -209,9 +209,11 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             self._blocked = "" if observation.reason == "pending" else str(observation)
             return
         self._blocked = ""
+        clock_went_back = observation.stamp < self._last_stamp
+        if clock_went_back:
+            self._given_at = 0
         if observation.stamp < self._given_at:
             return  # It may show the scene before this goal.
-        clock_went_back = observation.stamp < self._last_stamp
         if (
             not clock_went_back
             and observation.stamp - self._last_stamp < 0.9e9 / self.parameters.rate
@@ -260,8 +262,11 @@ class PolicyNode(ManagedNode[PolicyParameters]):
 def chunk_message(contract: Contract, stamp: int, plan: ActionPlan) -> ActionChunk:
     """A policy's plan for the observation at ``stamp`` (ns) as a message.
 
-    Goal, sequence, subtask and latency are left to the caller.
+    A single action is held for one more step: motion needs two points. Goal, sequence, subtask
+    and latency are left to the caller.
     """
+    rows = plan.actions.tolist()
+    rows = rows * 2 if len(rows) == 1 else rows
     message = ActionChunk(
         relative=plan.relative,
         energy=plan.energy,
@@ -275,7 +280,7 @@ def chunk_message(contract: Contract, stamp: int, plan: ActionPlan) -> ActionChu
         JointTrajectoryPoint(
             positions=row, time_from_start=duration_message(round((i + 1) * SECOND / contract.fps))
         )
-        for i, row in enumerate(plan.actions.tolist())
+        for i, row in enumerate(rows)
     ]
     return message
 

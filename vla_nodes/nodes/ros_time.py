@@ -7,6 +7,7 @@ with the steady clock and is drawn gently towards the messages.
 
 JUMP = 250_000_000  # ns; a larger distance is a jump of the clock, and is followed at once
 AHEAD = 50_000_000  # ns that time may run ahead of a clock that pauses
+BEHIND = 25_000_000  # ns that it may lag a clock that runs fast
 GAIN = 0.05  # share of the distance that one reading takes away
 
 
@@ -25,6 +26,7 @@ class SmoothClock:
         now = ros
         if abs(error) <= JUMP:
             # But for jumps, time never runs backwards, however late the readings are.
-            now = max(previous, min(previous + elapsed + round(GAIN * error), ros + AHEAD))
+            gentle = previous + elapsed + round(GAIN * error)
+            now = max(previous, ros - BEHIND, min(gentle, ros + AHEAD))
         self._ros, self._steady = now, steady
         return now
