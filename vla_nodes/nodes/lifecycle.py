@@ -198,7 +198,7 @@ class ManagedNode[P](LifecycleNode):
         try:
             return self._change_state(request, response)
         except rclpy_implementation.RCLError as error:
-            self.get_logger().warning(str(error))
+            self.get_logger().info(str(error))
             response.success = False
             return response
 
