@@ -12,7 +12,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -26,10 +26,10 @@ from vla_nodes.contract import StateSource, load_contract
 from vla_nodes.control import MotionCore, MotionParameters, OfferedChunk, State
 from vla_nodes.nodes import qos, topics
 from vla_nodes.nodes.command_output import command_outputs
+from vla_nodes.nodes.commander_parameters import CommanderParameters
 from vla_nodes.nodes.diagnostics import OK, Health, Percentiles, RateMeter
 from vla_nodes.nodes.estop import subscribe_estop
 from vla_nodes.nodes.lifecycle import ManagedNode, NotReadyError
-from vla_nodes.nodes.parameters import parameter
 from vla_nodes.nodes.process import run_node
 from vla_nodes.nodes.realtime import fixed_rate, prepare_process, raise_priority
 from vla_nodes.nodes.ros_time import SmoothClock
@@ -42,69 +42,6 @@ ANSWER_TIMEOUT = 1.0  # s that a callback waits for the loop
 WATCH_PERIOD = 0.5  # s between looks for other publishers of commands
 PERCENTILES_WINDOW = 30.0  # s over which punctuality is reported
 MOST_SAMPLES = 3000  # so that reporting it does not itself hold the loop up
-_DEFAULT = MotionParameters()
-
-
-@dataclass(frozen=True)
-class CommanderParameters:
-    """Parameters of the commander; those of MotionParameters keep their names."""
-
-    contract: str = parameter("", "Path of the robot's contract, YAML")
-    lockstep: bool = parameter(False, "Tick on every joint state of a simulation that waits")
-    rate: float = parameter(
-        _DEFAULT.rate,
-        "Commands per second, Hz",
-        minimum=10.0,
-        maximum=1000.0,
-    )
-    lease_timeout: float = parameter(
-        _DEFAULT.lease_timeout,
-        "Seconds without a Task message after which the robot brakes",
-        minimum=0.1,
-        maximum=5.0,
-    )
-    measured_timeout: float = parameter(
-        _DEFAULT.measured_timeout,
-        "Seconds without a joint state after which the robot brakes",
-        minimum=0.01,
-        maximum=5.0,
-    )
-    max_observation_age: float = parameter(
-        _DEFAULT.max_observation_age,
-        "Seconds that a chunk's observation may be old on arrival",
-        minimum=0.01,
-        maximum=10.0,
-    )
-    max_chunk_age: float = parameter(
-        _DEFAULT.max_chunk_age,
-        "Seconds after receipt that a chunk is followed; longer than the policy's slowest cycle",
-        minimum=0.1,
-        maximum=60.0,
-    )
-    max_jump: float = parameter(
-        _DEFAULT.max_jump,
-        "How far a chunk's first target may lie beyond reach, in seconds at full speed",
-        minimum=0.0,
-        maximum=5.0,
-    )
-    blend: float = parameter(
-        _DEFAULT.blend, "Seconds over which a new chunk takes over", minimum=0.01, maximum=2.0
-    )
-    max_refusals: int = parameter(
-        _DEFAULT.max_refusals, "Bad chunks in a row that trip", minimum=1, maximum=1000
-    )
-    max_tracking_error: float = parameter(
-        _DEFAULT.max_tracking_error,
-        "Distance of measured from commanded position that trips, in seconds at full speed",
-        minimum=0.01,
-        maximum=10.0,
-    )
-    estop_timeout: float = parameter(
-        0.0,
-        "Seconds of silence on the e-stop topic that count as pressed; 0: silence is allowed",
-        minimum=0.0,
-        maximum=10.0,
-    )
 
 
 class Commander(ManagedNode[CommanderParameters]):
