@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -59,8 +60,9 @@ def commander() -> tuple[str, list[float]]:
     domain = int(os.environ["ROS_DOMAIN_ID"])
     nodes = graph(BringupOptions())
     with (
+        TemporaryDirectory() as logs,
         GraphClient(domain, contract.actions[0].topic, contract.action_names) as client,
-        GraphProcesses(nodes, log_folder=Path("/dev/shm/command_jitter")),
+        GraphProcesses(nodes, log_folder=Path(logs)),
     ):
         client.wait_until_ready(120.0)
         end = time.monotonic() + SECONDS
