@@ -51,6 +51,21 @@ def contract() -> Contract:
 
 
 @pytest.fixture
+def wrist_elsewhere(tmp_path: Path) -> Callable:
+    """Options and parameters of a graph whose wrist camera is not where the simulation's is."""
+
+    def write(**changes: object) -> tuple[BringupOptions, dict[str, dict]]:
+        document = yaml.safe_load(find_contract("sim_arm").read_text())
+        document["cameras"]["wrist"] |= changes
+        file = tmp_path / "elsewhere.yaml"
+        file.write_text(yaml.safe_dump(document))
+        parameters = {"sim": {"contract": str(find_contract("sim_arm"))}}
+        return BringupOptions(contract=str(file)), parameters
+
+    return write
+
+
+@pytest.fixture
 def launch(domain: int, tmp_path: Path, contract: Contract) -> Callable:
     """Starts a graph: ``with launch(options, parameters={"sim": {"cubes": 1}}) as running``."""
 

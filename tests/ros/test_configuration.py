@@ -3,17 +3,15 @@
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-import yaml
 from lifecycle_msgs.msg import Transition
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from vla_nodes.bringup.graph import BringupOptions, find_contract
+from vla_nodes.bringup.graph import BringupOptions
 
 
 @pytest.mark.parametrize(
@@ -55,14 +53,9 @@ def test_a_parameter_can_be_mended_while_unconfigured_and_not_while_active(
 
 
 def test_topics_that_nobody_publishes_hold_activation_back_and_are_named(
-    launch: Callable, tmp_path: Path
+    launch: Callable, wrist_elsewhere: Callable
 ) -> None:
-    document = yaml.safe_load(find_contract("sim_arm").read_text())
-    document["cameras"]["wrist"]["topic"] = "/no/such/camera"
-    absent = tmp_path / "absent.yaml"
-    absent.write_text(yaml.safe_dump(document))
-    parameters = {"sim": {"contract": str(find_contract("sim_arm"))}}
-    with launch(BringupOptions(contract=str(absent)), parameters) as graph:
+    with launch(*wrist_elsewhere(topic="/no/such/camera")) as graph:
         graph.client.wait_until(
             lambda: "/no/such/camera" in graph.client.message("supervisor"), 30.0, "it is named"
         )
@@ -72,13 +65,10 @@ def test_topics_that_nobody_publishes_hold_activation_back_and_are_named(
         assert "somebody to publish /no/such/camera" in result.message
 
 
-def test_incompatible_quality_of_service_is_named(launch: Callable, tmp_path: Path) -> None:
-    document = yaml.safe_load(find_contract("sim_arm").read_text())
-    document["cameras"]["wrist"] |= {"topic": "/picky", "qos": {"reliability": "reliable"}}
-    picky = tmp_path / "picky.yaml"
-    picky.write_text(yaml.safe_dump(document))
-    parameters = {"sim": {"contract": str(find_contract("sim_arm"))}}
-    with launch(BringupOptions(contract=str(picky)), parameters) as graph:
+def test_incompatible_quality_of_service_is_named(
+    launch: Callable, wrist_elsewhere: Callable
+) -> None:
+    with launch(*wrist_elsewhere(topic="/picky", qos={"reliability": "reliable"})) as graph:
         profile = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         graph.client.node.create_publisher(Image, "/picky", profile)
         pattern = re.compile(r"/picky: a publisher is incompatible in RELIABILITY")

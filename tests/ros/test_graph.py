@@ -7,12 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-import yaml
 from graph_client import GraphClient
 from lifecycle_msgs.msg import Transition
 from sensor_msgs.msg import Image
@@ -21,7 +19,7 @@ from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 from vla_interfaces.action import ExecuteTask
 
-from vla_nodes.bringup.graph import BringupOptions, find_contract
+from vla_nodes.bringup.graph import BringupOptions
 from vla_nodes.contract import Contract
 
 RESULT = ExecuteTask.Result
@@ -105,15 +103,10 @@ def test_a_cancelled_task_leaves_the_robot_at_rest(launch: Callable) -> None:
 
 
 def test_a_camera_that_stops_stops_the_robot_and_is_named(
-    launch: Callable, tmp_path: Path, contract: Contract
+    launch: Callable, wrist_elsewhere: Callable, contract: Contract
 ) -> None:
     # The graph sees the wrist camera through a relay that the test can close.
-    document = yaml.safe_load(find_contract("sim_arm").read_text())
-    document["cameras"]["wrist"]["topic"] = "/relayed/image"
-    relayed = tmp_path / "relayed.yaml"
-    relayed.write_text(yaml.safe_dump(document))
-    parameters = {"sim": {"contract": str(find_contract("sim_arm"))}}
-    with launch(BringupOptions(contract=str(relayed)), parameters) as graph:
+    with launch(*wrist_elsewhere(topic="/relayed/image")) as graph:
         node, is_open = graph.client.node, [True]
         out = node.create_publisher(Image, "/relayed/image", 1)
 

@@ -22,7 +22,7 @@ from rclpy.qos import QoSProfile, qos_policy_name_from_kind
 from vla_interfaces.msg import Heartbeat
 
 from vla_nodes.contract import ContractError
-from vla_nodes.nodes import qos
+from vla_nodes.nodes import qos, topics
 from vla_nodes.nodes.diagnostics import ERROR, OK, WARN, Health
 from vla_nodes.nodes.parameters import ParameterError, ParameterSet
 
@@ -63,7 +63,7 @@ class ManagedNode[P](LifecycleNode):
         self._qos_problems: dict[str, str] = {}
         self._instance = time.time_ns()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._heartbeat = self.create_publisher(Heartbeat, "heartbeat", qos.SHARED)
+        self._heartbeat = self.create_publisher(Heartbeat, topics.HEARTBEAT, qos.SHARED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.steady_timer(HEARTBEAT_PERIOD, self._beat)
         self.steady_timer(DIAGNOSTICS_PERIOD, self._publish_diagnostics)
@@ -125,16 +125,12 @@ class ManagedNode[P](LifecycleNode):
         """A timer on the steady clock, which neither pauses nor steps; ``period`` in seconds."""
         return self.create_timer(period, callback, clock=self._steady)
 
-    def subscribe(
-        self, kind: type, topic: str, callback: Callable, profile: QoSProfile, *, raw: bool = False
-    ) -> Any:
+    def subscribe(self, kind: type, topic: str, callback: Callable, profile: QoSProfile) -> Any:
         """Subscribe, and name a publisher whose quality of service does not fit."""
         events = SubscriptionEventCallbacks(
             incompatible_qos=lambda event: self._qos_mismatch(topic, "publisher", event)
         )
-        return self.create_subscription(
-            kind, topic, callback, profile, event_callbacks=events, raw=raw
-        )
+        return self.create_subscription(kind, topic, callback, profile, event_callbacks=events)
 
     def publish_on(self, kind: type, topic: str, profile: QoSProfile) -> Any:
         """A publisher that names a subscriber whose quality of service does not fit."""

@@ -1,41 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quality of service of every edge of the graph."""
+"""Quality of service of every edge of the graph; all keep the last messages."""
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from vla_nodes.contract import Qos
 
-# Reliable and latched: what a late joiner must know (subtask, e-stop).
-LATCHED = QoSProfile(
-    depth=1,
-    history=HistoryPolicy.KEEP_LAST,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
 
-# Reliable, only the newest counts (commands, chunks, the lease).
-NEWEST = QoSProfile(
-    depth=1,
-    history=HistoryPolicy.KEEP_LAST,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.VOLATILE,
-)
+def profile(depth: int, reliable: bool = True, latched: bool = False) -> QoSProfile:
+    """A profile that keeps the last ``depth`` messages, and latched ones for late joiners too."""
+    return QoSProfile(
+        depth=depth,
+        history=HistoryPolicy.KEEP_LAST,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
 
-# Reliable, several senders on one topic (heartbeats).
-SHARED = QoSProfile(
-    depth=20,
-    history=HistoryPolicy.KEEP_LAST,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.VOLATILE,
-)
+
+# What a late joiner must know (subtask).
+LATCHED = profile(1, latched=True)
+# Only the newest counts (commands, chunks, the lease).
+NEWEST = profile(1)
+# Several senders on one topic (heartbeats).
+SHARED = profile(20)
 
 
 def sensor(qos: Qos) -> QoSProfile:
     """Profile of a subscription to a camera or a state source."""
-    reliable = qos.reliability == "reliable"
-    return QoSProfile(
-        depth=qos.depth,
-        history=HistoryPolicy.KEEP_LAST,
-        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-        durability=DurabilityPolicy.VOLATILE,
-    )
+    return profile(qos.depth, reliable=qos.reliability == "reliable")

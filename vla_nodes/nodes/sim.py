@@ -101,12 +101,14 @@ class SimNode(ManagedNode[SimParameters]):
         self._period = 1.0 / parameters.control_rate
         self._rate = RateMeter()
         action = self._contract.actions[0]
-        sensors = {camera.topic: camera.qos for camera in self._contract.cameras}
         self._clock_publisher = self.create_publisher(Clock, "/clock", qos.NEWEST)
         # Reliable publishers serve subscribers of either kind.
         self._joint_states = self.publish_on(JointState, self._contract.states[0].topic, qos.SHARED)
         self._scene = self.publish_on(JointState, SCENE_SOURCE.topic, qos.SHARED)
-        self._images = {topic: self.publish_on(Image, topic, qos.NEWEST) for topic in sensors}
+        self._images = {
+            camera.topic: self.publish_on(Image, camera.topic, qos.NEWEST)
+            for camera in self._contract.cameras
+        }
         self._overview = self.publish_on(Image, "/overview/image", qos.NEWEST)
         self._values = self.publish_on(ValueEstimate, topics.VALUE, qos.NEWEST)
         self.subscribe(JointTrajectory, action.topic, self._on_command, qos.NEWEST)
