@@ -66,7 +66,7 @@ stamp=.venv/setup-stamp
 fingerprint=$(
   {
     echo "$ros"
-    cat requirements/*.txt setup.py tools/setup.sh tools/build_interfaces.py
+    cat requirements/*.txt setup.py training/pyproject.toml tools/setup.sh tools/build_interfaces.py
     find ros2_ws/src/vla_interfaces -type f -print0 | sort -z | xargs -0 cat
   } | sha256sum | cut -d' ' -f1
 )
@@ -97,13 +97,13 @@ echo "setup: installing Python packages"
 export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-1} # a company's own certificates lie in the system's store
 .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 # An installed ROS 2 brings its own Python packages; the wheels carry everything.
-requirements=(-r requirements/build.txt -r requirements/runtime.txt -r requirements/dev.txt)
+requirements=(-r requirements/build.txt -r requirements/runtime.txt -r requirements/training.txt -r requirements/dev.txt)
 [ "$ros" = sourced ] || requirements+=(-r requirements/ros.txt)
 .venv/bin/uv pip install --quiet --python .venv/bin/python "${requirements[@]}"
 
 echo "setup: building the ROS 2 interfaces"
 .venv/bin/python tools/build_interfaces.py
 
-.venv/bin/uv pip install --quiet --python .venv/bin/python --no-build-isolation --no-deps --editable .
+.venv/bin/uv pip install --quiet --python .venv/bin/python --no-build-isolation --no-deps --editable . --editable training
 echo "$fingerprint" >$stamp
 echo "setup: done"

@@ -6,7 +6,7 @@ from typing import Any
 from vla_nodes.contract.document import Entry
 from vla_nodes.contract.limits import read_grippers, read_limits
 from vla_nodes.contract.schema import ActionSource, Recorded
-from vla_nodes.contract.streams import JOINT_STATE, JOINTS, UNITS
+from vla_nodes.contract.streams import JOINT_STATE, JOINTS, SECONDS, UNITS
 from vla_nodes.contract.values import PREFIX, TOPIC, Kind, choice, section
 
 JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
@@ -32,7 +32,12 @@ _ACTION_OPTIONAL = {
 }
 
 _RECORDED = {"topic": TOPIC, "type": choice(JOINT_STATE, JOINT_TRAJECTORY, FLOAT64_MULTI_ARRAY)}
-_RECORDED_OPTIONAL = {"joints": JOINTS, "sample": choice("frame", "next"), "units": UNITS}
+_RECORDED_OPTIONAL = {
+    "joints": JOINTS,
+    "sample": choice("frame", "next"),
+    "units": UNITS,
+    "max_age": SECONDS,
+}
 
 
 def read_action(name: str, entry: Entry) -> ActionSource:

@@ -29,8 +29,11 @@ class Camera:
     Attributes:
         name: Key of the image in an observation.
         topic: Absolute ROS topic.
-        type: ``sensor_msgs/msg/Image`` or ``sensor_msgs/msg/CompressedImage``.
-        encoding: ROS image encoding for ``Image``; ``jpeg`` or ``png`` for ``CompressedImage``.
+        type: ``sensor_msgs/msg/Image`` or ``sensor_msgs/msg/CompressedImage``; of a bag also
+            ``foxglove_msgs/msg/CompressedVideo`` or
+            ``ffmpeg_image_transport_msgs/msg/FFMPEGPacket``, which the nodes do not take.
+        encoding: ROS image encoding for ``Image``; ``jpeg`` or ``png`` for ``CompressedImage``;
+            ``h264`` or ``hevc`` for the packets of a video.
         width: Pixels before cropping; a frame of another size is refused.
         height: Pixels before cropping.
         crop: (x, y, width, height) in pixels, or None for the whole frame.
@@ -121,6 +124,8 @@ class Recorded:
         joints: Joint names as that topic spells them, in the order of the action's joints.
         sample: Take the value at the frame's own time or at the next frame's.
         units: Of the message, as in StateSource.
+        max_age: Seconds that the sample before a frame, and for a ``JointState`` also the one
+            after it, may lie from the frame.
     """
 
     topic: str
@@ -128,6 +133,7 @@ class Recorded:
     joints: tuple[str, ...]
     sample: Literal["frame", "next"] = "frame"
     units: Units = "rad"
+    max_age: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from vla_nodes.contract.values import (
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+COMPRESSED_VIDEO = "foxglove_msgs/msg/CompressedVideo"
+FFMPEG_PACKET = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
 JOINT_STATE = "sensor_msgs/msg/JointState"
 
 ENCODINGS = {
@@ -27,6 +29,9 @@ ENCODINGS = {
         *("yuv422", "yuv422_yuy2"),
     ),
     COMPRESSED_IMAGE: ("jpeg", "png"),
+    # Packets of a video, which only a bag is read from.
+    COMPRESSED_VIDEO: ("h264", "hevc"),
+    FFMPEG_PACKET: ("h264", "hevc"),
 }
 
 JOINTS = listing(JOINT, least=1, most=256)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recordings in, LeRobot datasets out: conversion, validation, labels, loading."""

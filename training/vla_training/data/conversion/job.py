@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is to be converted, as it crosses from one process to another."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Literal
+
+OnGap = Literal["cut", "drop", "fail"]
+
+
+class Outcome(IntEnum):
+    """How an episode ended; the value of the column ``outcome``."""
+
+    UNKNOWN = -1
+    FAILURE = 0
+    SUCCESS = 1
+
+
+@dataclass(frozen=True)
+class VideoSettings:
+    """How pictures become video, in the terms of ``lerobot.configs.RGBEncoderConfig``.
+
+    Attributes:
+        vcodec: ``libsvtav1``, ``h264``, or another that LeRobot knows.
+        crf: Quality; lower is better and larger. None for the codec's default.
+        preset: Speed against size in the codec's own terms. None for LeRobot's default.
+        gop: Frames from key frame to key frame; 2 lets training seek anywhere.
+    """
+
+    vcodec: str = "libsvtav1"
+    crf: int | None = 30
+    preset: int | str | None = None
+    gop: int = 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What shapes a dataset beside the contract.
+
+    Attributes:
+        fps: Frames per second of the dataset; LeRobot takes whole numbers.
+        video: Of the encoder.
+        resize: (width, height) that every picture is scaled to, or None to leave them.
+        on_gap: What becomes of an episode where a frame lacks an input: cut in two, go on
+            without that frame, or refuse the episode.
+        min_length: Seconds below which an episode or a part of one is left out.
+    """
+
+    fps: int
+    video: VideoSettings = VideoSettings()
+    resize: tuple[int, int] | None = None
+    on_gap: OnGap = "cut"
+    min_length: float = 1.0
+
+
+@dataclass(frozen=True)
+class EpisodeJob:
+    """One stretch of one recording.
+
+    Attributes:
+        index: Place in the order of the dataset.
+        bags: Read together, merged by time of receipt.
+        start: First time of receipt that belongs to it, ns; None from the beginning.
+        stop: First time of receipt that does not, ns; None to the end.
+        task: In plain words.
+        outcome: How it ended.
+        subtask_topic: Where the recording says which subtask was worked on; None for none.
+    """
+
+    index: int
+    bags: tuple[Path, ...]
+    start: int | None
+    stop: int | None
+    task: str
+    outcome: Outcome
+    subtask_topic: str | None = None
