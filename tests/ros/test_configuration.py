@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is configured wrongly is refused in plain words, and can be mended."""
 
+import dataclasses
 import re
 from collections.abc import Callable
 
@@ -75,6 +76,17 @@ def test_incompatible_quality_of_service_is_named(
         graph.client.wait_until(
             lambda: pattern.search(graph.client.message("policy")), 30.0, "it is named"
         )
+
+
+def test_a_camera_that_only_bags_are_read_from_is_refused_by_the_policy(
+    launch: Callable, wrist_elsewhere: Callable
+) -> None:
+    video = {"type": "foxglove_msgs/msg/CompressedVideo", "encoding": "h264"}
+    options, parameters = wrist_elsewhere(topic="/wrist/video", **video)
+    with launch(dataclasses.replace(options, autostart=False), parameters) as graph:
+        assert not graph.client.transition("policy", Transition.TRANSITION_CONFIGURE)
+        words = "camera wrist is foxglove_msgs/msg/CompressedVideo, which only bags are read from"
+        graph.client.wait_until(lambda: words in graph.client.message("policy"), 5.0, words)
 
 
 def test_a_contract_of_another_robot_is_refused_by_the_simulated_arm(launch: Callable) -> None:

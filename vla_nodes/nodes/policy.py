@@ -92,6 +92,12 @@ class PolicyNode(ManagedNode[PolicyParameters]):
 
     def _subscribe_inputs(self) -> Sequence[str]:
         kinds = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
+        for camera in self._contract.cameras:
+            if camera.type not in kinds:
+                raise ValueError(
+                    f"camera {camera.name} is {camera.type}, which only bags are read from; "
+                    f"write {' or '.join(kinds)}"
+                )
         streams: list[tuple[Any, type, Callable]] = [
             (camera, kinds[camera.type], self._assembler.add_image)
             for camera in self._contract.cameras
