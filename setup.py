@@ -36,6 +36,7 @@ setup(
         "console_scripts": [
             "commander = vla_nodes.nodes.commander:main",
             "policy = vla_nodes.nodes.policy:main",
+            "recorder = vla_nodes.nodes.recorder:main",
             "supervisor = vla_nodes.nodes.supervisor:main",
             "sim = vla_nodes.nodes.sim:main",
             "vla-bringup = vla_nodes.bringup.main:main",

@@ -4,7 +4,7 @@
 from dataclasses import fields
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -14,7 +14,6 @@ from vla_nodes.bringup.graph import (
     RESPAWN_TRIES,
     BringupError,
     BringupOptions,
-    contract_topics,
     graph,
     node_environment,
     share_folder,
@@ -32,7 +31,7 @@ DESCRIPTIONS = {
     "device": "where the policy computes: cpu, cuda, cuda:N",
     "autostart": "bring the nodes up at once; otherwise activate the supervisor yourself",
     "rviz": "start rviz2",
-    "record": "record the contract's topics with ros2 bag (MCAP)",
+    "record": "folder that gets a folder for every episode; empty: nothing is recorded",
 }
 
 
@@ -69,11 +68,6 @@ def start(context: LaunchContext) -> list:
                 executable="rviz2",
                 arguments=["-d", str(share_folder() / "config" / "bringup.rviz")],
             )
-        )
-    if options.record:
-        topics = contract_topics(options.contract)
-        tools.append(
-            ExecuteProcess(cmd=["ros2", "bag", "record", "-s", "mcap", *topics], output="screen")
         )
     # Tools first: where one is missing, launch gives up, and must not leave nodes behind.
     return [*tools, *nodes]

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     ),
     "display": ({"contract", "display"}, {"numpy", "cv2", "av", "matplotlib", "rich"}),
     "bringup": ({"contract", "bringup"}, {"yaml", "tyro"}),
+    "recording": ({"contract", "recording"}, {"mcap", "rosbags", "yaml"}),
 }
 ROS = {
     *("rclpy", "rcl_interfaces", "builtin_interfaces", "diagnostic_msgs", "lifecycle_msgs"),

@@ -13,8 +13,6 @@ from vla_nodes.bringup.graph import (
     BringupError,
     BringupOptions,
     NodeSpec,
-    contract_topics,
-    find_contract,
     graph,
 )
 from vla_nodes.bringup.processes import GraphProcesses
@@ -52,6 +50,7 @@ def test_a_robot_runs_without_the_simulation_in_its_own_time() -> None:
         (BringupOptions(params_file="nothing.yaml"), "params_file: no file 'nothing.yaml'"),
         (BringupOptions(use_sim=False, backend="mine", lockstep=True), "lockstep"),
         (BringupOptions(use_sim_time=False, lockstep=True), "lockstep"),
+        (BringupOptions(record="nowhere"), "record: no folder 'nowhere'"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_in_words(options: BringupOptions, words: str) -> None:
@@ -59,8 +58,8 @@ def test_options_that_do_not_fit_are_refused_in_words(options: BringupOptions, w
         graph(options)
 
 
-def test_every_node_has_a_parameter_for_what_it_is_given() -> None:
-    for node in graph(BringupOptions()):
+def test_every_node_has_a_parameter_for_what_it_is_given(tmp_path: Path) -> None:
+    for node in graph(BringupOptions(record=str(tmp_path))):
         module = importlib.import_module(node.module)
         declared = {
             name
@@ -71,14 +70,14 @@ def test_every_node_has_a_parameter_for_what_it_is_given() -> None:
         assert set(node.parameters) - {"use_sim_time"} <= declared, node.name
 
 
-def test_the_topics_to_record_are_the_contracts_own() -> None:
-    assert contract_topics("sim_arm") == (
-        "/front/image",
-        "/wrist/image",
-        "/joint_states",
-        "/arm_controller/joint_trajectory",
-    )
-    assert find_contract("sim_arm").is_file()
+def test_the_recorder_runs_where_there_is_a_folder_and_nothing_depends_on_it(
+    tmp_path: Path,
+) -> None:
+    nodes = parameters(BringupOptions(record=str(tmp_path)))
+    assert list(nodes) == ["sim", "commander", "policy", "recorder", "supervisor"]
+    assert nodes["recorder"]["root"] == str(tmp_path)
+    assert nodes["supervisor"]["managed_nodes"][-1] == "recorder"
+    assert nodes["supervisor"]["optional_nodes"] == ["recorder"]
 
 
 def test_a_process_that_keeps_dying_is_started_again_a_bounded_number_of_times(

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from vla_nodes.contract import ContractError, Gripper, JointLimits, Qos, Recorded
+from vla_nodes.contract import Checks, ContractError, Gripper, JointLimits, Qos, Recorded
 
 REMOVED = object()
 CAMERA = "cameras.front"
@@ -128,6 +128,15 @@ REFUSED = [
     ("tasks", ["same", "same"], "twice"),
     ("tasks", "clear the table", "a list"),
     ("subtasks", [5], "in quotes"),
+    ("checks", [], "a mapping"),
+    ("checks", {"max_dealy": 1}, "did you mean max_delay?"),
+    ("checks", {"max_delay": 0}, "a finite number above 0 up to 10 (s)"),
+    ("checks", {"min_joint_rate": 0}, "above 0"),
+    ("checks", {"frozen_frames": 1}, "from 2"),
+    ("checks", {"frozen_frames": 1.5}, "an integer"),
+    ("checks", {"black_level": 256}, "up to 255"),
+    ("checks", {"duplicate_share": 5}, "up to 1"),
+    ("checks", {"max_joint_jump": math.nan}, "a finite number"),
 ]
 
 
@@ -245,6 +254,12 @@ def test_defaults_are_filled_in(document, load):
         "/leader", "sensor_msgs/msg/JointState", ("a", "b"), "frame", "rad"
     )
     assert contract.tasks == contract.subtasks == ()
+    assert contract.checks == Checks()
+
+
+def test_bounds_for_recorded_data_are_read(document, load):
+    document["checks"] = {"max_skew": 0.02, "frozen_frames": 30}
+    assert load(document).checks == Checks(max_skew=0.02, frozen_frames=30)
 
 
 def test_a_joint_goes_before_the_default(document, load):

@@ -38,6 +38,14 @@ def test_a_jump_is_followed_at_once_in_both_directions() -> None:
     assert clock.update(60_000 * MS, 20 * MS) == 60_000 * MS
 
 
+def test_a_loop_that_was_held_up_does_not_take_a_late_reading_for_a_step_back() -> None:
+    clock = SmoothClock()
+    for steady in range(0, 1_040, 10):
+        before = clock.update(min(steady, 1_000) * MS, steady * MS)
+    assert before > 1_000 * MS
+    assert clock.update(1_000 * MS, 1_400 * MS) >= before
+
+
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(-40, 40)), min_size=1, max_size=60))
 def test_time_never_runs_backwards_without_a_jump(steps: list[tuple[int, int]]) -> None:
     clock, steady, newest = SmoothClock(), 0, None

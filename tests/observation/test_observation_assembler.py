@@ -265,6 +265,39 @@ def test_a_cleared_assembler_knows_nothing_but_its_figures():
     assert robot.health(EPOCH)["front"].received == 1
 
 
+def test_a_frame_that_cannot_be_read_is_not_replaced_by_the_one_before():
+    robot = ObservationAssembler(contract())
+    add_image(robot, 0)
+    stamp = EPOCH + 10 * MS
+    assert robot.refuse_image("front", "no key frame came yet", stamp, stamp) is not None
+    for ms in (0, 10, 20):
+        add_state(robot, ms)
+    assert isinstance(observe(robot, 9), Observation)
+    assert str(observe(robot, 10)) == "front is corrupt: no key frame came yet"
+    assert robot.health(EPOCH)["front"].faults == {"corrupt": 1}
+    assert robot.refuse_image("front", "late", EPOCH, EPOCH) == "out_of_order"
+
+
+def test_the_newest_stamp_of_a_stream_is_known_and_its_pictures_can_be_let_go():
+    robot = two_cameras()
+    assert robot.newest("wrist") is None
+    for ms in (0, 10, 20):
+        add_image(robot, ms, ms)
+        add_image(robot, ms + 5, ms, "wrist")
+        add_state(robot, ms)
+    assert robot.newest("front") == EPOCH + 20 * MS
+    assert robot.newest("arm") == EPOCH + 20 * MS
+    robot.forget(EPOCH + 17 * MS)
+    made = observe(robot, 17)
+    assert {name: int(picture.max()) for name, picture in made.images.items()} == {
+        "front": 10,
+        "wrist": 10,
+    }
+    assert why(observe(robot, 9)) == ("front", "missing")
+    robot.forget(EPOCH + 1000 * MS)
+    assert robot.newest("front") == EPOCH + 20 * MS
+
+
 def jpeg(value):
     data = cv2.imencode(".jpg", np.full((6, 8, 3), value, np.uint8))[1].tobytes()
     return SimpleNamespace(format="jpeg", data=data)

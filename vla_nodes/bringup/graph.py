@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vla_nodes.contract import load_contract
-
 PACKAGE = "vla_nodes"
 DEFAULT_CONTRACT = "sim_arm"
+RECORDER = "recorder"
 
 # Environment variable with the number of the signal that a node gets when its launcher dies, so
 # that no node outlives it.
@@ -47,7 +46,7 @@ class BringupOptions:
         device: Where the policy computes: cpu, cuda, cuda:N.
         autostart: The supervisor brings the nodes up by itself.
         rviz: Also start rviz2 (needs a ROS 2 installation).
-        record: Also record the contract's topics with ros2 bag (needs a ROS 2 installation).
+        record: Folder that gets a folder for every episode; empty: nothing is recorded.
     """
 
     contract: str = DEFAULT_CONTRACT
@@ -61,7 +60,7 @@ class BringupOptions:
     device: str = "cpu"
     autostart: bool = True
     rviz: bool = False
-    record: bool = False
+    record: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,10 +120,17 @@ def graph(options: BringupOptions) -> tuple[NodeSpec, ...]:
             "lockstep": options.lockstep,
         }
         nodes.insert(0, NodeSpec("sim", simulation))
+    if options.record:
+        root = Path(options.record).expanduser()
+        if not root.is_dir():
+            raise BringupError(f"record: no folder '{options.record}'; make it first")
+        nodes.append(NodeSpec(RECORDER, {**common, "root": str(root.resolve())}))
     supervisor = {
         **common,
         "autostart": options.autostart,
         "managed_nodes": [node.name for node in nodes],
+        # Nothing that only watches may stop the robot.
+        "optional_nodes": [RECORDER],
     }
     return (*nodes, NodeSpec("supervisor", supervisor))
 
@@ -147,16 +153,6 @@ def find_contract(name: str) -> Path:
     raise BringupError(
         f"contract: '{name}' is neither a .yaml file nor one of {', '.join(shipped)}"
     )
-
-
-def contract_topics(name: str) -> tuple[str, ...]:
-    """Topics of a contract's cameras, states and actions, without repetition."""
-    contract = load_contract(find_contract(name))
-    cameras, states, actions = (
-        [stream.topic for stream in streams]
-        for streams in (contract.cameras, contract.states, contract.actions)
-    )
-    return tuple(dict.fromkeys([*cameras, *states, *actions]))
 
 
 def node_environment() -> dict[str, str]:

@@ -20,10 +20,8 @@ def main() -> None:
     options = tyro.cli(BringupOptions, description="Run the graph on this machine.")
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     try:
-        if options.rviz or options.record:
-            raise BringupError(
-                "rviz and record need ros2 launch: ros2 launch vla_nodes bringup.launch.py"
-            )
+        if options.rviz:
+            raise BringupError("rviz needs ros2 launch: ros2 launch vla_nodes bringup.launch.py")
         nodes = graph(options)
     except BringupError as error:
         sys.exit(f"vla-bringup: {error}")

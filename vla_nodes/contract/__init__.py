@@ -6,6 +6,7 @@ from vla_nodes.contract.loader import contract_digest, load_contract
 from vla_nodes.contract.schema import (
     ActionSource,
     Camera,
+    Checks,
     Contract,
     Gripper,
     JointLimits,
@@ -17,6 +18,7 @@ from vla_nodes.contract.schema import (
 __all__ = [
     "ActionSource",
     "Camera",
+    "Checks",
     "Contract",
     "ContractError",
     "Gripper",

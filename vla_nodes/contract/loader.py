@@ -8,12 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from vla_nodes.contract.actions import read_action
+from vla_nodes.contract.checks import read_checks
 from vla_nodes.contract.document import Entry, read_document
 from vla_nodes.contract.schema import ActionSource, Contract, StateSource
 from vla_nodes.contract.streams import SECONDS, read_camera, read_state
 from vla_nodes.contract.values import (
     NAME,
     SENTENCE,
+    Kind,
     choice,
     listing,
     named,
@@ -36,6 +38,7 @@ _OPTIONAL = {
     "cameras": named(read_camera, "cameras"),
     "tasks": listing(SENTENCE),
     "subtasks": listing(SENTENCE),
+    "checks": Kind("a mapping of bounds", read_checks),
 }
 
 
@@ -61,12 +64,15 @@ def load_contract(path: str | Path) -> Contract:
 
 
 def contract_digest(contract: Contract) -> str:
-    """SHA-256 in hexadecimal of everything a contract holds.
+    """SHA-256 in hexadecimal of what a contract says about the robot.
 
     Recorded beside data and checkpoints, to tell which contract made them. Comments, the order of
-    keys and the path of a URDF do not count; the order of streams and joints does.
+    keys, the path of a URDF and the bounds of ``checks``, which judge data and do not make it, do
+    not count; the order of streams and joints does.
     """
-    canonical = json.dumps(asdict(contract), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    values = asdict(contract)
+    del values["checks"]
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 

@@ -169,6 +169,35 @@ class ActionSource:
 
 
 @dataclass(frozen=True)
+class Checks:
+    """From where on recorded data is called faulty.
+
+    Attributes:
+        min_joint_rate: Hz of every state source; None for 0.9 times the contract's fps.
+        max_camera_gap: Seconds between two pictures of a camera; None for 2.5 frames.
+        max_skew: Seconds between an input and the reference; None for the contract's.
+        max_delay: Seconds from a sample's stamp to its receipt, in the median.
+        max_joint_jump: Times the joint's velocity limit, between two samples.
+        frozen_frames: Pictures in a row that are the same.
+        duplicate_share: Of the pictures that are the same as the one before.
+        black_level: Mean brightness (0 to 255) up to which a picture is black.
+        black_share: Of the pictures that are black.
+        min_psnr: dB of a dataset's pictures against those of the bag.
+    """
+
+    min_joint_rate: float | None = None
+    max_camera_gap: float | None = None
+    max_skew: float | None = None
+    max_delay: float = 0.25
+    max_joint_jump: float = 3.0
+    frozen_frames: int = 15
+    duplicate_share: float = 0.05
+    black_level: float = 8.0
+    black_share: float = 0.01
+    min_psnr: float = 28.0
+
+
+@dataclass(frozen=True)
 class Contract:
     """One robot, as every part of the stack sees it.
 
@@ -183,6 +212,7 @@ class Contract:
         actions: Concatenated in this order into the action vector.
         tasks: Tasks the robot is known to do; empty for any.
         subtasks: Subtasks the planner may choose from; empty for free text.
+        checks: Bounds for recorded data, which the nodes do not use.
     """
 
     robot: str
@@ -195,6 +225,7 @@ class Contract:
     actions: tuple[ActionSource, ...]
     tasks: tuple[str, ...] = ()
     subtasks: tuple[str, ...] = ()
+    checks: Checks = Checks()
 
     @property
     def dt(self) -> float:

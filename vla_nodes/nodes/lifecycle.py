@@ -125,12 +125,24 @@ class ManagedNode[P](LifecycleNode):
         """A timer on the steady clock, which neither pauses nor steps; ``period`` in seconds."""
         return self.create_timer(period, callback, clock=self._steady)
 
-    def subscribe(self, kind: type, topic: str, callback: Callable, profile: QoSProfile) -> Any:
-        """Subscribe, and name a publisher whose quality of service does not fit."""
+    def subscribe(
+        self,
+        kind: type,
+        topic: str,
+        callback: Callable,
+        profile: QoSProfile,
+        raw: bool = False,
+    ) -> Any:
+        """Subscribe, and name a publisher whose quality of service does not fit.
+
+        With ``raw`` the callback gets the serialized bytes.
+        """
         events = SubscriptionEventCallbacks(
             incompatible_qos=lambda event: self._qos_mismatch(topic, "publisher", event)
         )
-        return self.create_subscription(kind, topic, callback, profile, event_callbacks=events)
+        return self.create_subscription(
+            kind, topic, callback, profile, event_callbacks=events, raw=raw
+        )
 
     def publish_on(self, kind: type, topic: str, profile: QoSProfile) -> Any:
         """A publisher that names a subscriber whose quality of service does not fit."""

@@ -24,7 +24,9 @@ class SmoothClock:
         elapsed = 0 if self._ros is None else steady - self._steady
         error = ros - (previous + elapsed)
         now = ros
-        if abs(error) <= JUMP:
+        # A reading behind the time that has passed is a late one: only one behind the time that
+        # was given shows that the clock went back.
+        if error <= JUMP and previous - ros <= JUMP:
             # But for jumps, time never runs backwards, however late the readings are.
             gentle = previous + elapsed + round(GAIN * error)
             now = max(previous, ros - BEHIND, min(gentle, ros + AHEAD))

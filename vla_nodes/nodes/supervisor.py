@@ -17,7 +17,7 @@ from rclpy.task import Future
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 from vla_interfaces.action import ExecuteTask
-from vla_interfaces.msg import ActionChunk, Heartbeat, Subtask, Task, ValueEstimate
+from vla_interfaces.msg import ActionChunk, Heartbeat, Subtask, Task, TaskResult, ValueEstimate
 
 from vla_nodes.contract import load_contract
 from vla_nodes.nodes import qos, topics
@@ -32,7 +32,7 @@ from vla_nodes.nodes.realtime import raise_priority
 LEASE_PERIOD = 0.05  # s
 ESTOP_TIMEOUT = 2.0  # s that the e-stop service waits for the commander
 PRIORITY = 70  # below the commander's, which must never wait
-MAX_TASK_LENGTH = 512  # characters, as in Task.msg
+MAX_TASK_LENGTH = 512  # characters, as in Task.msg and TaskResult.msg
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,7 @@ class Supervisor(ManagedNode[SupervisorParameters]):
             ),
         )
         self._lease = self.publish_on(Task, topics.TASK, qos.NEWEST)
+        self._result = self.publish_on(TaskResult, topics.TASK_RESULT, qos.LATCHED)
         self.subscribe(Heartbeat, topics.HEARTBEAT, self._on_heartbeat, qos.SHARED)
         self.subscribe(Subtask, topics.SUBTASK, self._on_subtask, qos.LATCHED)
         self.subscribe(ActionChunk, topics.CHUNK, self._on_chunk, qos.NEWEST)
@@ -238,11 +239,20 @@ class Supervisor(ManagedNode[SupervisorParameters]):
             goal.handle.abort()
         self._last_outcome = f"{message} ({elapsed:.1f} s)"
         self.get_logger().info(f"task ended: {self._last_outcome}")
+        self._publish_result(goal, outcome, message)
         goal.ended.set_result(
             ExecuteTask.Result(
                 outcome=outcome, message=message, final_value=goal.value, elapsed=elapsed
             )
         )
+
+    def _publish_result(self, goal: _Goal, outcome: int, message: str) -> None:
+        """For those who are not the client of the action."""
+        result = TaskResult(
+            goal=goal.number, task=goal.text, outcome=outcome, message=message[:MAX_TASK_LENGTH]
+        )
+        result.header.stamp = self.get_clock().now().to_msg()
+        self._result.publish(result)
 
     # --- the rhythm -------------------------------------------------------------------------
 

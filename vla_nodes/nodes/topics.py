@@ -5,6 +5,7 @@ Cameras, joint states and commands keep the absolute names that the contract giv
 """
 
 TASK = "task"
+TASK_RESULT = "task_result"
 SUBTASK = "subtask"
 CHUNK = "chunk"
 VALUE = "value"

@@ -102,20 +102,25 @@ class ObservationAssembler:
         Returns:
             None, or the reason why the frame was refused.
         """
-        stream = self._images[name]
         try:
-            check_camera(stream.source, message)
-            error = ""
+            check_camera(self._images[name].source, message)
         except CodecError as refusal:
-            error = str(refusal)
-        with self._lock:
-            stamp, fault = self._admit(stream, stamp_ns, receive_ns)
-            if fault:
-                return fault
-            if error:
-                stream.monitor.fault("corrupt", error)
-            stream.buffer.append(Frame(stamp, None if error else message, error=error))
-        return error or None
+            return self.refuse_image(name, str(refusal), stamp_ns, receive_ns)
+        return self._put_image(name, message, "", stamp_ns, receive_ns)
+
+    def refuse_image(self, name: str, error: str, stamp_ns: int, receive_ns: int) -> str:
+        """Takes in that there was a frame which cannot be read.
+
+        Args:
+            name: Of the camera.
+            error: Why; not empty.
+            stamp_ns: As in ``add_image``.
+            receive_ns: As in ``add_image``.
+
+        Returns:
+            The reason why the frame was refused.
+        """
+        return self._put_image(name, None, error, stamp_ns, receive_ns) or error
 
     def add_state(self, name: str, message: Any, stamp_ns: int, receive_ns: int) -> str | None:
         """Takes a ``JointState`` in; arguments and result are as in ``add_image``."""
@@ -155,6 +160,21 @@ class ObservationAssembler:
                 self._last = parts.stamp
         return self._decode(parts)
 
+    def newest(self, name: str) -> int | None:
+        """Stamp of a stream's newest sample, ns; None before the first.
+
+        Only a jump of the clock lets that stream take in an earlier one, so observations up to
+        this stamp have all that they will get from it.
+        """
+        with self._lock:
+            return self._streams[name].buffer.newest
+
+    def forget(self, stamp_ns: int) -> None:
+        """Lets go of the frames that no observation at that stamp or after it can use."""
+        with self._lock:
+            for camera in self._images.values():
+                camera.buffer.forget(stamp_ns)
+
     def clear(self) -> None:
         """Forgets every sample; the figures for diagnostics stay."""
         with self._lock:
@@ -164,6 +184,19 @@ class ObservationAssembler:
         """Figures by stream."""
         with self._lock:
             return {name: s.monitor.report(now_ns) for name, s in self._streams.items()}
+
+    def _put_image(
+        self, name: str, message: Any, error: str, stamp: int, receive: int
+    ) -> str | None:
+        stream = self._images[name]
+        with self._lock:
+            stamp, fault = self._admit(stream, stamp, receive)
+            if fault:
+                return fault
+            if error:
+                stream.monitor.fault("corrupt", error)
+            stream.buffer.append(Frame(stamp, message, error=error))
+        return error or None
 
     def _clear(self) -> None:
         for stream in self._streams.values():

@@ -165,6 +165,11 @@ class ImageBuffer:
         """Adds a frame newer than all before; the oldest makes room."""
         self._frames.append(frame)
 
+    def forget(self, stamp: int) -> None:
+        """Drops the frames before the newest one that is not after a stamp."""
+        while len(self._frames) > 1 and self._frames[1].stamp <= stamp:
+            self._frames.popleft()
+
     def not_after(self, stamp: int) -> Frame:
         """The newest frame whose stamp is not after the given one.
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading bags of every kind, the damaged ones too."""
+"""Recordings: ROS 2 bags of every storage, and ROS 1 bags, whole or cut short."""

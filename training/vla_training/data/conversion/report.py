@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What became of each episode, and of all of them together."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from vla_nodes.contract.schema import Contract
+from vla_training.data.conversion.actions import recorded_actions
+from vla_training.data.conversion.job import Settings
+
+
+@dataclass(frozen=True)
+class EpisodeReport:
+    """What became of one episode; goes into JSON as it is.
+
+    Attributes:
+        index: Of its job.
+        bag: Path of its bag.
+        start_s: Where in the bag it begins, in seconds.
+        recorded_s: How long it was recorded, in seconds.
+        task: In plain words.
+        outcome: ``success``, ``failure`` or ``unknown``.
+        parts: Frames of each part that became an episode of the dataset, in order.
+        short_parts: Frames of each part that was left out as too short.
+        gaps: Times of the grid that lacked something: ``stream``, ``reason``, how many
+            ``frames``, and the ``detail`` of the first.
+        lead: Samples of the reference before the first frame.
+        tail: Times of the grid after the last frame.
+        refusal: Why there is no frame; empty where there are some.
+        topics: As of ``StreamStatistics.report``.
+        frames: Likewise.
+        faults: Samples that were refused, by stream and reason.
+        seconds: Of work, by stage: ``reading``, ``frames``, ``encoding``, and ``all``.
+        notes: Of the bag.
+    """
+
+    index: int
+    bag: str
+    start_s: float
+    recorded_s: float
+    task: str
+    outcome: str
+    parts: list[int]
+    short_parts: list[int]
+    gaps: list[dict[str, Any]]
+    lead: int
+    tail: int
+    refusal: str
+    topics: dict[str, dict[str, Any]]
+    frames: dict[str, Any]
+    faults: dict[str, dict[str, int]]
+    seconds: dict[str, float]
+    notes: list[str] = field(default_factory=list)
+
+
+def why_empty(report: EpisodeReport) -> str:
+    """Why an episode gave no part, and which one it is."""
+    longest = max(report.short_parts, default=0)
+    short = f"its longest part has {longest} frames, which is less than --min-length"
+    reason = f"no frame: {report.refusal}" if report.refusal else short
+    return f"{report.bag} at {report.start_s:.3f} s: {reason}"
+
+
+def summary(
+    reports: Sequence[EpisodeReport],
+    contract: Contract,
+    settings: Settings,
+    left_out: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Sums up episodes; of rates, jitter, ages and skews the worst of any episode counts.
+
+    Args:
+        reports: Of the episodes.
+        contract: That they were made by.
+        settings: Likewise.
+        left_out: Why other bags or episodes are not in the dataset.
+        notes: What else is worth saying.
+
+    Returns:
+        For JSON: ``totals``, ``gaps``, ``topics``, ``streams``, ``faults``, ``stages``,
+        ``left_out``, ``notes``.
+    """
+    frames = sum(sum(report.parts) for report in reports)
+    recorded = sum(report.recorded_s for report in reports)
+    gaps = _merge_gaps(reports)
+    topics = _by_name(report.topics for report in reports)
+    merged_topics = {name: _merge_topic(found) for name, found in topics.items()}
+    for gap in gaps:
+        gap["hint"] = _hint(gap, contract, merged_topics)
+    streams = _by_name(report.frames["streams"] for report in reports)
+    stages: Counter[str] = Counter()
+    for report in reports:
+        stages.update(report.seconds)
+    return {
+        "totals": {
+            "recordings": len(reports),
+            "episodes": sum(len(report.parts) for report in reports),
+            "frames": frames,
+            "images": frames * len(contract.cameras),
+            "recorded_s": round(recorded, 3),
+            "fps": settings.fps,
+            "effective_fps": _effective_fps(reports),
+            "coverage": round(frames / (settings.fps * recorded + len(reports)), 4),
+            "frames_with_gaps": sum(gap["frames"] for gap in gaps),
+            "short_parts": sum(len(report.short_parts) for report in reports),
+            "short_frames": sum(sum(report.short_parts) for report in reports),
+            "lead": sum(report.lead for report in reports),
+            "tail": sum(report.tail for report in reports),
+            "without_frames": sum(bool(report.refusal) for report in reports),
+        },
+        "gaps": gaps,
+        "topics": merged_topics,
+        "streams": {name: _merge_stream(found) for name, found in streams.items()},
+        "faults": _merge_faults(reports),
+        "stages": {name: round(value, 3) for name, value in stages.items()},
+        "left_out": [*left_out],
+        "notes": _notes(reports, notes),
+    }
+
+
+def _effective_fps(reports: Sequence[EpisodeReport]) -> float | None:
+    """Of all frames; those count whose picture of the reference the frame before does not show."""
+    made = [report.frames for report in reports if report.frames["count"]]
+    count = sum(frames["count"] for frames in made)
+    return sum(f["effective_fps"] * f["count"] for f in made) / count if count else None
+
+
+def _notes(reports: Sequence[EpisodeReport], notes: Sequence[str]) -> list[str]:
+    found = [f"{report.bag}: {note}" for report in reports for note in report.notes]
+    found += [why_empty(report) for report in reports if not report.parts]
+    return list(dict.fromkeys([*notes, *found]))  # a bag says the same for each of its episodes
+
+
+def _by_name(groups: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    named: defaultdict[str, list[Any]] = defaultdict(list)
+    for group in groups:
+        for name, value in group.items():
+            named[name].append(value)
+    return dict(sorted(named.items()))
+
+
+def _merge_gaps(reports: Sequence[EpisodeReport]) -> list[dict[str, Any]]:
+    """The most frequent first, each with the detail of the first episode that has it."""
+    merged: dict[tuple[str, str], dict[str, Any]] = {}
+    for report in reports:
+        for gap in report.gaps:
+            first = merged.setdefault((gap["stream"], gap["reason"]), {**gap, "frames": 0})
+            first["frames"] += gap["frames"]
+    return sorted(merged.values(), key=lambda gap: -gap["frames"])
+
+
+def _merge_faults(reports: Sequence[EpisodeReport]) -> dict[str, dict[str, int]]:
+    merged: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for report in reports:
+        for name, faults in report.faults.items():
+            merged[name].update(faults)
+    return {name: dict(faults) for name, faults in merged.items() if faults}
+
+
+def _merge_topic(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    gaps = [topic["gaps"] for topic in found]
+    faults = sum((Counter(topic["faults"]) for topic in found), Counter[str]())
+    return {
+        "messages": sum(topic["messages"] for topic in found),
+        "bytes": sum(topic["bytes"] for topic in found),
+        "rate_hz": {
+            key: min((r for t in found if (r := t["rate_hz"][key]) is not None), default=None)
+            for key in ("nominal", "effective")
+        },
+        "jitter_ms": _worst(topic["jitter_ms"] for topic in found),
+        "gaps": {
+            "count": sum(gap["count"] for gap in gaps),
+            "longest_ms": max((gap["longest_ms"] or 0 for gap in gaps), default=0) or None,
+        },
+        "delay_ms": _worst(topic["delay_ms"] for topic in found),
+        "faults": dict(faults),
+    }
+
+
+def _merge_stream(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "age_ms": _worst(stream["age_ms"] for stream in found),
+        "skew_ms": _worst(stream["skew_ms"] for stream in found),
+        "repeats": sum(stream["repeats"] for stream in found),
+    }
+
+
+def _worst(spreads: Iterable[Mapping[str, float] | None]) -> dict[str, float] | None:
+    """The greatest of each percentile."""
+    known = [spread for spread in spreads if spread]
+    return {key: round(max(s[key] for s in known), 3) for key in known[0]} if known else None
+
+
+def _hint(
+    gap: Mapping[str, Any], contract: Contract, topics: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """What would lessen a kind of gap."""
+    name, reason = gap["stream"], gap["reason"]
+    source = next(source for source in _sources(contract) if source.name == name)
+    topic = topics.get(source.topic, {"rate_hz": {"nominal": None}, "gaps": {"longest_ms": None}})
+    rate, longest = topic["rate_hz"]["nominal"], topic["gaps"]["longest_ms"]
+    if reason == "skewed":
+        period = f"; its period is {1000 / rate:.0f} ms" if rate else ""
+        return f"raise max_skew, now {1000 * contract.max_skew:.0f} ms{period}"
+    if reason == "stale":
+        silence = f"; its longest silence is {longest:.0f} ms" if longest else ""
+        return f"raise its max_age, now {1000 * source.max_age:.0f} ms{silence}"
+    return {
+        "missing": "it has no sample that can be used there",
+        "pending": "it ends before the others",
+        "corrupt": "its messages contradict the contract, or are damaged",
+        "clock_jump": "the clock that stamps it was set",
+    }.get(reason, "")
+
+
+class _Source(NamedTuple):
+    """A stream by the name that gaps have for it."""
+
+    name: str
+    topic: str
+    max_age: float
+
+
+def _sources(contract: Contract) -> Iterator[_Source]:
+    for camera in contract.cameras:
+        yield _Source(camera.name, camera.topic, camera.max_age)
+    for state in contract.states:
+        yield _Source(state.name, state.topic, state.max_age)
+    for action in contract.actions:
+        recorded = recorded_actions(action)
+        yield _Source(f"actions.{action.name}", recorded.topic, recorded.max_age)

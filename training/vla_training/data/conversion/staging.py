@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a conversion keeps what is done, so that another run can go on with it."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vla_training.data.conversion.folders import write_json
+from vla_training.data.errors import DataError
+
+RESULT = "result.json"
+_PLAN = "plan.json"
+_LOCK = "lock"
+
+
+def write_whole(file: Path, content: object) -> None:
+    """Writes JSON aside, then renames it, so that the file is whole or not there."""
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        write_json(aside, content)
+        aside.replace(file)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be written: {error.strerror or error}") from error
+
+
+def staging_folder(out: Path) -> Path:
+    """The folder beside a dataset where its conversion keeps what is done."""
+    return out.with_name(f".{out.name}.partial")
+
+
+@contextmanager
+def staging(out: Path, plan: Mapping[str, Any], resume: bool) -> Iterator[Path]:
+    """Opens the staging folder of a conversion; it stays when the block is left.
+
+    Args:
+        out: The dataset's folder.
+        plan: All that shapes the dataset, as JSON; a resumed conversion has the same one.
+        resume: Go on where there is something to go on with.
+
+    Raises:
+        DataError: Another run holds the folder, or left it; or it is of another plan.
+    """
+    folder = staging_folder(out)
+    plan = json.loads(json.dumps(plan))
+    if folder.exists() and not resume:
+        raise DataError(
+            f"{folder} holds an unfinished conversion; go on with --resume, or delete that folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{folder} is in use: another vla-convert makes this dataset") from None
+        file = folder / _PLAN
+        if file.exists():
+            differences = _differences(json.loads(file.read_text(encoding="utf-8")), plan)
+            if differences:
+                raise DataError(
+                    f"{folder} cannot be resumed, it is of another conversion: "
+                    f"{'; '.join(differences[:3])}; delete that folder to begin anew"
+                )
+        else:
+            write_whole(file, plan)
+        yield folder
+
+
+def clear_staging(folder: Path) -> None:
+    """Removes the staging folder of a finished conversion."""
+    # The plan goes last: a folder without one would pass for one of any conversion.
+    for path in sorted(folder.iterdir(), key=lambda path: path.name in {_PLAN, _LOCK}):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    folder.rmdir()
+
+
+def _differences(before: Any, now: Any, key: str = "") -> list[str]:
+    """Where two JSON values differ, in words."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        pairs = [(str(k), before.get(k), now.get(k)) for k in {**before, **now}]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = [
+            (str(i), one, other) for i, (one, other) in enumerate(zip(before, now, strict=True))
+        ]
+    elif before == now:
+        return []
+    else:
+        return [f"{key} was {_short(before)} and is {_short(now)}"]
+    return [
+        text
+        for k, one, other in pairs
+        for text in _differences(one, other, f"{key}.{k}".strip("."))
+    ]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}..."

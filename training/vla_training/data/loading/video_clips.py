@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where in a LeRobot dataset the video of an episode lies."""
+
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.dataset as arrow
+
+from vla_training.data.bags.errors import shown
+from vla_training.data.errors import DataError
+
+
+class Clip(NamedTuple):
+    """A part of a video file, which may hold many episodes; ``start`` in seconds."""
+
+    path: Path
+    start: float
+
+
+def find_clips(
+    root: Path, info: Mapping[str, Any], key: str, episodes: Collection[int]
+) -> dict[int, Clip]:
+    """Finds the videos of one camera by episode.
+
+    Args:
+        root: Of the dataset, absolute.
+        info: Its ``info.json``.
+        key: Column of the camera.
+        episodes: Indices.
+
+    Raises:
+        DataError: The column is no video of colours, or a file is missing.
+    """
+    feature = info["features"][key]
+    if feature["dtype"] != "video" or (feature.get("info") or {}).get("is_depth_map"):
+        raise DataError(
+            f"{root}: {key} is {feature['dtype']} or depth, expected colours as video; "
+            "leave out that camera"
+        )
+    columns = [f"videos/{key}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
+    files = sorted((root / "meta/episodes").glob("*/*.parquet"))
+    try:
+        table = arrow.dataset(files).to_table(
+            columns=["episode_index", *columns],
+            filter=arrow.field("episode_index").isin(list(episodes)),
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{root / 'meta/episodes'} cannot be read: {shown(error)}") from error
+    clips = {}
+    for episode, chunk, file, start in zip(*(c.to_pylist() for c in table.columns), strict=True):
+        name = str(info["video_path"]).format(video_key=key, chunk_index=chunk, file_index=file)
+        clips[episode] = Clip(root / name, start)
+    for path in {clip.path for clip in clips.values()}:
+        # Files may be links to a cache, as Hugging Face's library makes them.
+        if not Path(os.path.normpath(path)).is_relative_to(root):
+            raise DataError(
+                f"{root / 'meta/info.json'} leads to {shown(path)}, outside the dataset"
+            )
+        if not path.is_file():
+            raise DataError(f"{path} is missing")
+    missing = sorted(set(episodes) - clips.keys())
+    if missing:
+        raise DataError(f"{root / 'meta/episodes'} lacks episode {missing[0]}")
+    return clips
