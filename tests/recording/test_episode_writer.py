@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Episodes on disk, read back by libraries that did not write them."""
 
+import errno
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from collections import Counter
 from itertools import chain
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from mcap.reader import make_reader
@@ -28,6 +31,7 @@ from ruamel.yaml import YAML
 
 from vla_nodes.recording.episode_writer import Options
 from vla_nodes.recording.errors import RecordingError
+from vla_nodes.recording.mcap_file import McapFile
 
 
 @pytest.mark.parametrize("compress", [False, True])
@@ -82,7 +86,7 @@ def test_the_bag_says_what_it_is_about(tmp_path: Path) -> None:
         assert document["rosbag2_bagfile_information"]["custom_data"] == custom
     with next(episode.folder.glob("*.mcap")).open("rb") as stream:
         inside = {m.name: m.metadata for m in make_reader(stream).iter_metadata()}
-    assert inside["rosbag2"] == custom
+    assert inside["episode"] == custom
 
     after = json.loads((episode.folder / "episode.json").read_text())
     assert {key: after[key] for key in custom} == custom
@@ -133,6 +137,11 @@ def test_no_message_is_lost_where_a_file_is_full(tmp_path: Path) -> None:
     parts = [read_with_mcap(episode.folder / name) for name in names]
     assert list(chain.from_iterable(parts)) == expected(range(1000))
     assert all((episode.folder / name).stat().st_size > 20_000 for name in names[:-1])
+    for name in names:
+        with (episode.folder / name).open("rb") as stream:
+            outcomes = [m.metadata["outcome"] for m in make_reader(stream).iter_metadata()]
+            # How an episode ends is not known before its last file.
+            assert outcomes == (["success"] if name == names[-1] else [])
     for part, described in zip(parts, information["files"], strict=True):
         assert described["message_count"] == len(part)
         assert described["starting_time"]["nanoseconds_since_epoch"] == part[0].stamp
@@ -165,6 +174,20 @@ def test_a_discarded_episode_is_gone(tmp_path: Path) -> None:
     assert ": discarded, " in report.summary()
 
 
+def test_a_discarded_episode_that_the_disk_does_not_let_go_of_is_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    episode = writer(tmp_path)
+    episode.write(*sample(0))
+    monkeypatch.setattr(shutil, "rmtree", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        episode.discard(ending("discard"), (1, 0, 0))
+    assert [folder.name[0] for folder in tmp_path.iterdir()] == ["."]
+
+
 def test_folders_have_the_time_of_day_and_a_number_that_grows(tmp_path: Path) -> None:
     (tmp_path / "2020-01-01T00-00-00Z_0041").mkdir()
     (tmp_path / "run_20250601").mkdir()
@@ -187,6 +210,19 @@ def test_a_file_that_somebody_removes_or_empties_is_noticed(tmp_path: Path, vand
     episode.write(*sample(1))
     with pytest.raises(RecordingError, match=r"_0\.mcap"):
         episode.flush()
+
+
+def test_a_file_that_cannot_be_begun_leaves_nothing_open(tmp_path: Path) -> None:
+    before = psutil.Process().num_fds()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            McapFile(tmp_path / "a.mcap", CHANNELS, compress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert psutil.Process().num_fds() == before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_gone_is_no_reason_to_hang(tmp_path: Path) -> None:

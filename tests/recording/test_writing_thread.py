@@ -146,6 +146,37 @@ def test_an_episode_that_cannot_be_begun_says_why_and_the_next_one_works(tmp_pat
     assert (recording.failure, list(root.iterdir())) == ("", [])
 
 
+FULL_AT_THE_END = """
+import resource, sys
+from pathlib import Path
+from recording_samples import FACTS, ending, sample, thread
+
+writing = thread(Path(sys.argv[1]), capacity=100_000_000)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+recording = writing.begin(FACTS)
+for number in range(20):
+    writing.put(recording, *sample(number, size=50_000))
+writing.end(recording, ending("success"))
+assert recording.ended.wait(30)
+print(recording.failure)
+print(recording.report.summary())
+"""
+
+
+def test_a_disk_that_is_full_only_for_the_last_messages_is_a_failure_too(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_AT_THE_END, str(tmp_path)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    failure, summary = done.stdout.splitlines()
+    assert failure == "File too large"
+    assert ": unknown, 0.0 s, 0 messages, 0.0 MB; File too large; dropped: " in summary
+
+
 KILLED = """
 import os, signal, sys, threading
 from pathlib import Path

@@ -288,15 +288,56 @@ def test_a_goal_is_an_episode_whose_outcome_is_its_result(recorder: Callable) ->
         assert (custom["task"], custom["outcome"]) == ("wait", "unknown")
         assert custom["reason"] == "the result of the task was not heard"
 
+        # A goal on the heels of another.
+        for goal in range(10, 14):
+            lease = Task(goal=goal, text=f"quick {goal}")
+            it.tasks.publish(lease)
+            timer = it.client.node.create_timer(0.05, lambda: it.tasks.publish(lease))  # noqa: B023
+            it.wait_for("task", lease.text)
+            it.client.node.destroy_timer(timer)
+            it.results.publish(TaskResult(goal=goal, outcome=RESULT.OUTCOME_SUCCESS))
+        # An episode is begun by hand at once, too.
+        assert it.start("at once").success
+        assert it.stop(STOP.OUTCOME_DISCARD).success
+        customs = [read(folder).custom for folder in it.episodes()[-4:]]
+        assert [(c["task"], c["outcome"]) for c in customs] == [
+            (f"quick {goal}", "success") for goal in range(10, 14)
+        ]
+
         # Within an episode that was begun by hand goals are left alone.
         assert it.start("by hand").success
-        it.tasks.publish(Task(goal=8, text="eight"))
-        it.results.publish(TaskResult(goal=8, outcome=RESULT.OUTCOME_SUCCESS))
+        it.tasks.publish(Task(goal=18, text="eighteen"))
+        it.results.publish(TaskResult(goal=18, outcome=RESULT.OUTCOME_SUCCESS))
         it.wait_for("task", "by hand")
         it.wait_for_messages(2)
         assert it.stop(STOP.OUTCOME_FAILURE).success
         custom = read(it.episodes()[-1]).custom
         assert (custom["task"], custom["outcome"]) == ("by hand", "failure")
+
+
+def test_a_recorder_that_was_held_up_still_hears_how_the_goal_ended(recorder: Callable) -> None:
+    with recorder() as it:
+        it.activate()
+        sent: list[Task] = []
+
+        def renew_lease() -> None:
+            sent.append(Task(goal=1, text="wait"))
+            it.tasks.publish(sent[-1])
+
+        it.client.node.create_timer(0.05, renew_lease)
+        it.wait_for("task", "wait")
+        process = psutil.Process(it.processes.pid("recorder"))
+        process.suspend()
+        enough = len(sent) + 60
+        it.client.wait_until(lambda: len(sent) > enough, 10.0, "the lease of 3 s is on the wire")
+        joints = it.publish_joints(range(50))
+        it.results.publish(TaskResult(goal=1, outcome=RESULT.OUTCOME_SUCCESS))
+        process.resume()
+        it.client.wait_until(lambda: it.client.value("recorder", "last"), 10.0, "it is closed")
+        episode = read(it.episodes()[0])
+        assert episode.custom["outcome"] == "success"
+        # What came before the result is there, however late it was heard.
+        assert episode.messages["/joint_states"] == joints
 
 
 def test_an_episode_is_closed_when_the_recorder_ends(recorder: Callable) -> None:
@@ -412,6 +453,18 @@ def test_a_file_that_does_not_grow_is_an_error_and_what_is_dropped_is_counted(
         episode = read(it.episodes()[0])
         assert [m.position[0] for m in episode.objects["/joint_states"]] == list(range(19))
         assert episode.document["topics"]["/joint_states"]["dropped"] == 11
+
+        # Where an episode cannot be begun in time, none is.
+        stall.touch()
+        started = it.start("wait")
+        assert not started.success
+        assert started.message == "the new episode: the disk has not answered yet"
+        it.wait_for("recording", "")
+        stall.unlink()
+        it.client.wait_until(
+            lambda: ": discarded, " in it.client.value("recorder", "last"), 10.0, "it is given up"
+        )
+        assert len(it.episodes()) == 1
 
 
 def test_the_graph_records_its_goals_and_does_not_need_the_recorder(

@@ -10,7 +10,6 @@ import tempfile
 import time
 import unicodedata
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,14 +41,17 @@ from vla_nodes.recording.writing_thread import Recording, WritingThread
 
 TICK = 0.05  # s
 GRACE = 2.0  # s of an episode before a silent topic is named
-LEASE_TIMEOUT = 2.0  # s after which a goal without lease is over, its result unheard
+# A goal is over so many ticks after its last lease, or after its result: messages from before may
+# still be on their way. They are counted, for a process that was held up finds its timer first.
+LEASE_TICKS, RESULT_TICKS = 40, 4
 CLOSING = 5.0  # s that a service or a transition waits for the disk
 MAX_TASK_LENGTH = 512  # characters, as in StartRecording.srv
 MEGABYTE = 1_000_000
 
+# What has arrived at one time is looked at in this order: how a goal ended before the next one.
 _OWN_TOPICS = {
-    topics.TASK: "Task",
     topics.TASK_RESULT: "TaskResult",
+    topics.TASK: "Task",
     topics.SUBTASK: "Subtask",
     topics.CHUNK: "ActionChunk",
     topics.VALUE: "ValueEstimate",
@@ -59,10 +61,10 @@ _OUTCOMES: dict[int, Outcome] = {
     ExecuteTask.Result.OUTCOME_SUCCESS: "success",
     ExecuteTask.Result.OUTCOME_STALLED: "failure",
     ExecuteTask.Result.OUTCOME_TIMED_OUT: "failure",
-    ExecuteTask.Result.OUTCOME_REJECTED: "discard",
     ExecuteTask.Result.OUTCOME_ABORTED: "failure",
     ExecuteTask.Result.OUTCOME_CANCELLED: "unknown",
 }
+_UNHEARD: tuple[Outcome, str] = ("unknown", "the result of the task was not heard")
 _ASKED: dict[int, Outcome] = {
     StopRecording.Request.OUTCOME_UNKNOWN: "unknown",
     StopRecording.Request.OUTCOME_SUCCESS: "success",
@@ -81,8 +83,9 @@ class Recorder(ManagedNode[RecorderParameters]):
         self._goal = 0  # that the present episode is of; 0 for one that was begun by hand
         self._last_goal = 0  # the greatest that an episode was begun for, or whose result is known
         self._lease = Task()
-        self._lease_heard = 0.0
-        self._subtask = b""
+        self._result: tuple[Outcome, str] | None = None  # of that goal, when it is known
+        self._ticks_left = 0
+        self._subtask: tuple[int, bytes] | None = None
 
     # --- lifecycle ------------------------------------------------------------------------
 
@@ -122,7 +125,7 @@ class Recorder(ManagedNode[RecorderParameters]):
     def deactivate(self) -> None:
         """End the episode, and wait until it is closed."""
         if self._episodes.current is not None:
-            self._finish("unknown", "the recorder was deactivated")
+            self._finish(*self._result or ("unknown", "the recorder was deactivated"))
         late = self._episodes.wait(CLOSING)
         self._tell_closed()
         for _, _, future in self._awaited:
@@ -155,7 +158,7 @@ class Recorder(ManagedNode[RecorderParameters]):
                 "size_mb": recording.size / 1e6,
                 "dropped": sum(recording.dropped),
             }
-            if (datetime.now(UTC) - recording.facts.started).total_seconds() > GRACE:
+            if time.monotonic() - recording.begun > GRACE:
                 problems += self._silent(recording)
             for stream, dropped in zip(self._streams, recording.dropped, strict=True):
                 if dropped:
@@ -180,23 +183,26 @@ class Recorder(ManagedNode[RecorderParameters]):
     def _begin(self, task: str, goal: int) -> Recording:
         if not self._simulated:
             self._receipt_clock = steady_wall_clock()
-        self._goal = goal
+        self._goal, self._result, self._ticks_left = goal, None, LEASE_TICKS
         recording = self._episodes.begin(task)
         # A subtask from before the beginning is still in force.
-        if self._subtask and deserialize_message(self._subtask, Subtask).goal == self._lease.goal:
-            self._on_data(list(_OWN_TOPICS).index(topics.SUBTASK), self._subtask)
+        if self._subtask is not None:
+            channel, data = self._subtask
+            if deserialize_message(data, Subtask).goal == self._lease.goal:
+                self._on_data(channel, data)
         return recording
 
     def _finish(self, outcome: Outcome, reason: str) -> Recording:
-        self._goal = 0
+        self._goal, self._result = 0, None
         return self._episodes.finish(outcome, reason)
 
     def _tick(self) -> None:
         self.progress += 1
         now = time.monotonic()
         self._tell_closed()
-        if self._goal and now - self._lease_heard > LEASE_TIMEOUT:
-            self._finish("unknown", "the result of the task was not heard")
+        self._ticks_left -= 1
+        if self._goal and self._ticks_left < 0:
+            self._finish(*self._result or _UNHEARD)
         for holds, until, future in self._awaited:
             if holds() or now > until:
                 future.set_result(None)
@@ -209,7 +215,7 @@ class Recorder(ManagedNode[RecorderParameters]):
             else:
                 self.get_logger().info(summary(recording))
         if self._episodes.current is None:
-            self._goal = 0
+            self._goal, self._result = 0, None
 
     # --- what arrives ---------------------------------------------------------------------------
 
@@ -250,14 +256,13 @@ class Recorder(ManagedNode[RecorderParameters]):
         self._lease = deserialize_message(data, Task)
         goal = self._lease.goal
         if goal and goal == self._goal:
-            self._lease_heard = time.monotonic()
-        elif goal and self._goal:
-            self._finish("unknown", "the result of the task was not heard")
+            self._ticks_left = self._ticks_left if self._result else LEASE_TICKS
+        elif goal > self._goal > 0:
+            self._finish(*self._result or _UNHEARD)
         # Goals grow, and one that is over never comes back.
         wanted = self.is_active and self.parameters.auto and goal > self._last_goal
         if wanted and self._episodes.current is None:
             self._last_goal = goal
-            self._lease_heard = time.monotonic()
             self._begin(one_line(self._lease.text), goal)
         self._on_data(channel, data)
 
@@ -266,15 +271,18 @@ class Recorder(ManagedNode[RecorderParameters]):
         result = deserialize_message(data, TaskResult)
         self._last_goal = max(self._last_goal, result.goal)
         if result.goal and result.goal == self._goal:
-            self._finish(_OUTCOMES.get(result.outcome, "unknown"), result.message)
+            self._result = _OUTCOMES.get(result.outcome, "unknown"), result.message
+            self._ticks_left = RESULT_TICKS
 
     def _on_subtask(self, channel: int, data: bytes) -> None:
-        self._subtask = data
+        self._subtask = (channel, data)
         self._on_data(channel, data)
 
     # --- services -----------------------------------------------------------------------------
 
     async def _on_start(self, request: Any, response: Any) -> Any:
+        if self._result is not None:
+            self._finish(*self._result)
         if refusal := self._refusal(request.task):
             response.success, response.message = False, refusal
             return response
@@ -282,6 +290,8 @@ class Recorder(ManagedNode[RecorderParameters]):
         await self._until(lambda: recording.folder is not None or recording.ended.is_set())
         response.success = recording.folder is not None
         response.message = str(recording.folder) if response.success else summary(recording)
+        if not response.success and self._episodes.current is recording:
+            self._finish("discard", "")
         return response
 
     def _refusal(self, task: str) -> str:
@@ -307,7 +317,7 @@ class Recorder(ManagedNode[RecorderParameters]):
             return response
         recording = self._finish(_ASKED[request.outcome], "")
         await self._until(recording.ended.is_set)
-        response.success = recording.report is not None
+        response.success = recording.report is not None and not recording.failure
         response.message = summary(recording)
         return response
 

@@ -6,6 +6,8 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from vla_nodes.observation.codecs import Picture
 
 RATE_SAMPLES = 50
@@ -56,7 +58,7 @@ class StreamMonitor:
 
     def decoded(self, picture: Picture) -> None:
         """Compares a frame with the one before, by every eighth row."""
-        checksum = zlib.crc32(picture[::8].tobytes())
+        checksum = zlib.crc32(np.ascontiguousarray(picture[::8]))
         self._alike = self._alike + 1 if checksum == self._checksum else 1
         self._checksum = checksum
 

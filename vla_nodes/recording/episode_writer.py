@@ -102,7 +102,7 @@ class EpisodeWriter:
             RecordingError: There is too little room, or somebody changed the file.
         """
         if self._is_full():
-            self._file.finish(custom_data(self._facts, None))
+            self._file.finish({})
             self._begin_file()
         self._file.add(channel, stamp, data)
         self._waiting.append((channel, stamp, len(data)))
@@ -154,7 +154,9 @@ class EpisodeWriter:
         """
         with contextlib.suppress(OSError):
             self._file.finish({})
-        shutil.rmtree(self.folder)
+        # What is left of it where its removal is interrupted must not look like an episode.
+        gone = self.folder.rename(self.folder.with_name(f".{self.name}.discarded"))
+        shutil.rmtree(gone)
         return self._report(ending, received)
 
     def _commit(self) -> None:

@@ -43,7 +43,12 @@ class McapFile:
             chunk_size=1 << 62,  # no chunk ends by itself
             compression=CompressionType.ZSTD if compress else CompressionType.NONE,
         )
-        self._writer.start(profile="ros2", library="vla_nodes")
+        try:
+            self._writer.start(profile="ros2", library="vla_nodes")
+        except OSError:
+            self._output.close()
+            path.unlink()
+            raise
         self._whole = self._output.size
         schemas: dict[str, int] = {}
         for number, channel in enumerate(channels):
@@ -78,13 +83,17 @@ class McapFile:
     def finish(self, metadata: dict[str, str]) -> None:
         """Write index and footer, and close; nothing is done to a file that is closed already.
 
+        Args:
+            metadata: Goes into a record of its own; none where it is empty.
+
         Raises:
             OSError: They do not fit. The file is closed all the same, and read without an index.
         """
         if self._output.closed:
             return
         try:
-            self._writer.add_metadata("rosbag2", metadata)
+            if metadata:
+                self._writer.add_metadata("episode", metadata)
             self._writer.finish()
         except OSError:
             self._output.cut(self._whole)

@@ -27,17 +27,20 @@ class Recording:
 
     Attributes:
         facts: What it is about.
+        begun: When, on the steady clock in seconds.
         folder: Where it is written; None until it has been made.
         received: Messages that came, per channel.
         dropped: Those of them for which the queue had no room.
         size: Bytes that are with the operating system.
         report: When it has ended; None also where nothing could be begun.
-        failure: What ended it before its time; empty when nothing did.
+        failure: What ended it before its time, or kept its end from being written; empty when
+            nothing did.
         ended: Whether it is closed.
     """
 
     def __init__(self, facts: Facts, channels: int) -> None:
         self.facts = facts
+        self.begun = time.monotonic()
         self.folder: Path | None = None
         self.received = [0] * channels
         self.dropped = [0] * channels
@@ -208,6 +211,8 @@ class WritingThread:
             finish = writer.discard if ending.outcome == "discard" else writer.close
             try:
                 recording.report = finish(ending, tuple(recording.received))
+                if recording.report.ending != ending:
+                    recording.failure = recording.report.ending.reason
             except Exception as error:
                 recording.failure = recording.failure or _words(error)
         recording.ended.set()

@@ -3,6 +3,7 @@ import os
 import re
 import sqlite3
 import struct
+import tracemalloc
 from pathlib import Path
 
 import lz4.frame
@@ -196,6 +197,33 @@ def test_a_bomb_takes_no_more_memory_than_a_chunk_may(
         open_bag(tmp_path / "b.mcap")
 
 
+@pytest.mark.parametrize("kind", ["message", "chunk"])
+def test_a_record_of_absurd_size_is_not_even_read(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk_module, "SIZE_LIMIT", 1 << 20)
+    size = 64 << 20
+    messages = few_messages(6)
+    path = tmp_path / "b.mcap"
+    (end,) = write_mcap(path, [messages], chunked=kind == "chunk", index=False)
+    head = struct.pack("<HIQQ", 1, 0, EPOCH, EPOCH)
+    if kind == "chunk":
+        head = struct.pack("<QQQI", EPOCH, EPOCH, 100, 0) + text("") + struct.pack("<Q", size - 40)
+    with path.open("r+b") as file:
+        file.truncate(end)
+        file.seek(end)
+        file.write(record(6 if kind == "chunk" else 5, head, size))
+        file.truncate(end + 9 + size)
+    tracemalloc.start()
+    try:
+        with open_bag(path) as bag:
+            assert contents(bag) == plain(messages)
+            assert f"the first is the record at byte {end}: it declares" in bag.notes[-1]
+        assert tracemalloc.get_traced_memory()[1] < size / 8
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_compressed_message_larger_than_its_type_may_be_is_left_out(tmp_path: Path) -> None:
     good = few_messages(3)
     path = write_bag(tmp_path / "b", good, StoragePlugin.SQLITE3)
@@ -379,6 +407,13 @@ def test_files_that_metadata_misses_or_leaves_out_are_noted(tmp_path: Path) -> N
     metadata(path, "[c.mcap]")
     with pytest.raises(BagError, match="holds no bag"):
         open_bag(path)
+
+
+def test_a_file_that_metadata_lists_twice_is_read_once(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "b", few_messages())
+    metadata(path, "[b.mcap, ./b.mcap]")
+    with open_bag(path) as bag:
+        assert contents(bag) == plain(few_messages())
 
 
 def test_metadata_of_the_first_versions_names_the_folder_too(tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ import pytest
 import zstandard
 from bag_files import contents, few_messages, in_rows, plain, write_mcap
 from bag_samples import EPOCH, MS, STORE, Message, image, string, write_bag
+from mcap.writer import Writer as McapWriter
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_idl, get_typestore
 
+from vla_training.data.bags import ros1_file
 from vla_training.data.bags.bag import BagError, Topic, open_bag, read_bags
 
 KINDS = {m.topic: m.type for m in few_messages(3)}
@@ -83,33 +85,72 @@ def test_a_single_db3_is_read_whatever_its_name(tmp_path: Path) -> None:
         assert contents(bag) == plain(messages)
 
 
-def test_a_bag_of_ros_1_is_read(tmp_path: Path) -> None:
-    store = get_typestore(Stores.ROS1_NOETIC)
-    header = store.types["std_msgs/msg/Header"]
-    time = store.types["builtin_interfaces/msg/Time"]
-    joint = store.types["sensor_msgs/msg/JointState"]
-    positions = np.random.default_rng(0).normal(size=(9, 2))
-    for compression in (None, *Ros1Writer.CompressionFormat):
-        path = tmp_path / f"{compression}.bag"
-        writer = Ros1Writer(path)
-        if compression:
-            writer.set_compression(compression)
-        with writer:
-            kind = "sensor_msgs/msg/JointState"
-            connection = writer.add_connection("/joints", kind, typestore=store)
-            for k, position in enumerate(positions):
-                stamp = header(seq=k, stamp=time(sec=k, nanosec=7), frame_id="base")
-                message = joint(stamp, ["a", "b"], position, np.zeros(0), np.zeros(0))
-                data = store.serialize_ros1(message, kind)
-                writer.write(connection, EPOCH + k * MS, data)
-        with open_bag(path) as bag:
-            assert bag.topics == {"/joints": Topic("/joints", kind, 9)}
-            assert (bag.start, bag.end) == (EPOCH, EPOCH + 8 * MS + 1)
-            samples = list(bag.messages(["/joints"], EPOCH + MS, EPOCH + 8 * MS))
-        assert [s.receive for s in samples] == [EPOCH + k * MS for k in range(1, 8)]
-        np.testing.assert_array_equal([s.message.position for s in samples], positions[1:8])
-        assert samples[0].message.header.stamp.sec == 1
-        assert samples[0].message.header.frame_id == "base"
+ROS1 = get_typestore(Stores.ROS1_NOETIC)
+ROS1_KIND = "sensor_msgs/msg/JointState"
+ROS1_POSITIONS = np.random.default_rng(0).normal(size=(9, 2))
+
+
+def ros1_messages() -> list[tuple[int, bytes]]:
+    """Joint states as ROS 1 serializes them, and when they were received."""
+    header = ROS1.types["std_msgs/msg/Header"]
+    time = ROS1.types["builtin_interfaces/msg/Time"]
+    joint = ROS1.types[ROS1_KIND]
+    messages = []
+    for k, position in enumerate(ROS1_POSITIONS):
+        stamp = header(seq=k, stamp=time(sec=k, nanosec=7), frame_id="base")
+        message = joint(stamp, ["a", "b"], position, np.zeros(0), np.zeros(0))
+        messages.append((EPOCH + k * MS, bytes(ROS1.serialize_ros1(message, ROS1_KIND))))
+    return messages
+
+
+def check_ros1(path: Path) -> None:
+    with open_bag(path) as bag:
+        assert bag.topics == {"/joints": Topic("/joints", ROS1_KIND, 9)}
+        assert (bag.start, bag.end) == (EPOCH, EPOCH + 8 * MS + 1)
+        samples = list(bag.messages(["/joints"], EPOCH + MS, EPOCH + 8 * MS))
+    assert [s.receive for s in samples] == [EPOCH + k * MS for k in range(1, 8)]
+    np.testing.assert_array_equal([s.message.position for s in samples], ROS1_POSITIONS[1:8])
+    assert samples[0].message.header.stamp.sec == 1
+    assert samples[0].message.header.frame_id == "base"
+
+
+@pytest.mark.parametrize("compression", [None, *Ros1Writer.CompressionFormat])
+def test_a_bag_of_ros_1_is_read(tmp_path: Path, compression: object) -> None:
+    path = tmp_path / "b.bag"
+    writer = Ros1Writer(path)
+    if compression:
+        writer.set_compression(compression)
+    with writer:
+        connection = writer.add_connection("/joints", ROS1_KIND, typestore=ROS1)
+        for receive, data in ros1_messages():
+            writer.write(connection, receive, data)
+    check_ros1(path)
+
+
+def test_a_bag_of_ros_1_that_was_converted_to_mcap_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "b.mcap"
+    text = ROS1.generate_msgdef(ROS1_KIND, ros_version=1)[0]
+    with path.open("wb") as file:
+        writer = McapWriter(file)
+        writer.start("ros1", "test")
+        schema = writer.register_schema("sensor_msgs/JointState", "ros1msg", text.encode())
+        channel = writer.register_channel("/joints", "ros1", schema)
+        for receive, data in ros1_messages():
+            writer.add_message(channel, receive, data, receive)
+        writer.finish()
+    check_ros1(path)
+
+
+def test_a_chunk_of_ros_1_that_is_too_large_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "b.bag"
+    with Ros1Writer(path) as writer:
+        connection = writer.add_connection("/joints", ROS1_KIND, typestore=ROS1)
+        writer.write(connection, EPOCH, ros1_messages()[0][1])
+    monkeypatch.setattr(ros1_file, "SIZE_LIMIT", 100)
+    with pytest.raises(BagError, match="bytes, more than the limit of 100"):
+        open_bag(path)
 
 
 @pytest.mark.parametrize("storage", list(StoragePlugin))
@@ -374,6 +415,62 @@ def _old_db3(path: Path, messages: list[Message]) -> None:
                 (ids[topic], receive, data),
             )
     database.close()
+
+
+# What rclpy and rclcpp write for a joint state named "a" at 1.0 and for a trajectory of two points,
+# the serializers of Fast DDS: bytes that belong to no field follow.
+WRITTEN_BY_ROS = {
+    "sensor_msgs/msg/JointState": bytes.fromhex(
+        "0001000000000000000000000100000000ffffff0100000002000000610000000100000000000000"
+        "0000f03f0000000000000000ffffffff00000000"
+    ),
+    "trajectory_msgs/msg/JointTrajectory": bytes.fromhex(
+        "00010000000000000000000001000000000000000200000002000000610000000200000062000000"
+        "020000000200000000000000000000000000f03f0000000000000040000000000000000000000000"
+        "030000000400000002000000000000000000f03f0000000000000040000000000000000000000000"
+        "030000000400000000000000000000000000000000000000000000000000000000000000"
+    ),
+}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_bytes_that_ros_leaves_behind_a_message_do_not_matter(
+    tmp_path: Path, compressed: bool
+) -> None:
+    path = tmp_path / "b.mcap"
+    with path.open("wb") as file:
+        writer = McapWriter(file)
+        writer.start("ros2", "test")
+        for kind, data in WRITTEN_BY_ROS.items():
+            text = STORE.generate_msgdef(kind, ros_version=2)[0]
+            schema = writer.register_schema(kind, "ros2msg", text.encode())
+            channel = writer.register_channel(kind, "cdr", schema)
+            whole = zstandard.compress(data) if compressed else data
+            writer.add_message(channel, EPOCH, whole, EPOCH)
+        writer.finish()
+    with open_bag(path) as bag:
+        joints, trajectory = (s.message for s in bag.messages(list(WRITTEN_BY_ROS)))
+        assert bag.notes == ()
+    assert joints.name == ["a"]
+    assert [list(v) for v in (joints.position, joints.velocity, joints.effort)] == [[1.0], [], []]
+    assert [list(point.positions) for point in trajectory.points] == [[1.0, 2.0]] * 2
+    assert [p.time_from_start.nanosec for p in trajectory.points] == [4, 4]
+
+
+def test_more_bytes_behind_a_message_than_ros_leaves_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "b.mcap"
+    (data,) = (d for k, d in WRITTEN_BY_ROS.items() if "JointState" in k)
+    with path.open("wb") as file:
+        writer = McapWriter(file)
+        writer.start("ros2", "test")
+        text = STORE.generate_msgdef("sensor_msgs/msg/JointState", ros_version=2)[0]
+        schema = writer.register_schema("sensor_msgs/msg/JointState", "ros2msg", text.encode())
+        channel = writer.register_channel("/joints", "cdr", schema)
+        writer.add_message(channel, EPOCH, data + bytes(100), EPOCH)
+        writer.finish()
+    with open_bag(path) as bag:
+        assert contents(bag) == []
+        assert "bytes follow the" in bag.notes[0]
 
 
 def test_a_db3_without_definitions_is_read_by_the_known_ones(tmp_path: Path) -> None:

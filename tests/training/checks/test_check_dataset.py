@@ -227,10 +227,6 @@ DAMAGES = {
         lambda root: reencode(root, lambda pictures: [*pictures[:50], *[pictures[0] * 0] * 10]),
         *("black", FRONT),
     ),
-    "frozen pictures": (
-        lambda root: reencode(root, lambda pictures: [*[pictures[0]] * 20, *pictures[20:]]),
-        *("frozen", FRONT),
-    ),
     "version": (info(codebase_version="v2.1"), "file", "dataset"),
     "not JSON": (lambda root: (root / "meta/info.json").write_text("{"), "file", "dataset"),
     "no episodes": (lambda root: (root / EPISODES).unlink(), "file", "dataset"),
@@ -265,6 +261,15 @@ def test_damage_is_found_where_it_is(dataset, name):
     damage, check, subject = DAMAGES[name]
     damage(dataset)
     assert (check, subject) in failures(dataset)
+
+
+def test_pictures_that_stand_still_while_the_robot_moves_are_warned_of(dataset):
+    reencode(dataset, lambda pictures: [*[pictures[0]] * 20, *pictures[20:]])
+    _, findings = check_dataset(dataset, None)
+    (finding,) = (f for f in findings if (f.check, f.subject) == ("frozen", FRONT))
+    assert finding.level == "warn"
+    assert "20 pictures in a row are alike" in finding.text
+    assert "from episode 0 frame 0" in finding.text
 
 
 def test_a_path_out_of_the_dataset_is_not_opened(dataset, tmp_path):

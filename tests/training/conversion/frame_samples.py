@@ -97,9 +97,9 @@ def steady(seconds, camera=33.0, joints=10.0, leader=20.0, start=0):
     return in_order(samples)
 
 
-def convert(robot, samples, fps=30):
+def convert(robot, samples, fps=30, phase=0):
     """Every item that a FrameSource makes, and the source."""
-    source = FrameSource(robot, fps)
+    source = FrameSource(robot, fps, phase)
     return list(source.frames(iter(samples))), source
 
 

@@ -220,6 +220,20 @@ def test_nothing_converted_is_an_error_with_the_reason(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "its longest part has 6 frames, which is less than --min-length" in error
     assert not (tmp_path / "dataset").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_bag_that_was_cut_short_gives_what_is_left_of_it(tmp_path):
+    sample_contract(tmp_path, cameras=False)
+    messages = joints(5.0, joint_period=0.5)  # several chunks
+    path = write_bag(tmp_path / "bag", messages, custom={**TASK, "contract_digest": "0" * 64})
+    [file] = path.glob("*.mcap")
+    os.truncate(file, file.stat().st_size * 3 // 4)
+    assert cli(tmp_path, "bag", report=tmp_path / "report.json") == 0
+    assert 10 < read(tmp_path).num_frames < 51
+    notes = json.loads((tmp_path / "report.json").read_text())["notes"]
+    assert sum("cut short" in note for note in notes) == 1
+    assert sum("recorded by another contract" in note for note in notes) == 1
 
 
 @pytest.mark.parametrize(
@@ -239,6 +253,7 @@ def test_nothing_converted_is_an_error_with_the_reason(tmp_path, capsys):
         ({"out": "taken"}, "taken exists already; give another folder"),
         ({"out": "taken", "resume": True}, "taken exists already"),
         ({"contract": "missing.yaml"}, "missing.yaml"),
+        ({"report": "/no/such/folder/report.json"}, "a file in a folder that exists"),
     ],
 )
 def test_a_wrong_request_is_refused_in_one_line(tmp_path, capsys, options, error):
@@ -263,10 +278,11 @@ def test_an_encoder_that_cannot_do_it_is_told_before_the_work(tmp_path, capsys):
     write_bag(tmp_path / "bag", sample_messages(Recording(seconds=1.0)), custom=TASK)
     assert cli(tmp_path, "bag", vcodec="theora") == 1
     assert "theora" in capsys.readouterr().err
-    assert cli(tmp_path, "bag", out="odd", resize="65x47") == 1
+    assert cli(tmp_path, "bag", resize="65x47") == 1  # nothing is in its way
     error = capsys.readouterr().err
     assert "65x47" in error
     assert "\n" not in error.strip()
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

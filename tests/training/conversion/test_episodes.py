@@ -213,7 +213,16 @@ def test_the_subtask_topic_is_found_by_its_name(bag):
     assert jobs_of(bag())[0][0].subtask_topic is None
     path = bag(at(0.1, "/subtask", "reach"), name="other")
     assert jobs_of(path)[0][0].subtask_topic == "/subtask"
+    with pytest.raises(DataError, match="/ns/sub is not in the bag"):
+        jobs_of(path, subtask_topic="/ns/sub")
+    path = bag(at(0.1, "/ns/sub", "reach"), level(0.2, "/subtask", True), name="third")
+    assert jobs_of(path)[0][0].subtask_topic is None
     assert jobs_of(path, subtask_topic="/ns/sub")[0][0].subtask_topic == "/ns/sub"
+
+
+def test_a_task_that_the_contract_does_not_list_is_noted(bag):
+    _, notes = jobs_of(bag(), task="fold the shirt")
+    assert notes == ["task 'fold the shirt' is not one of the contract's"]
 
 
 def test_a_text_is_in_force_until_the_next_one():

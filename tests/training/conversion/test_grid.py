@@ -16,6 +16,7 @@ from frame_samples import (
     ROBOT,
     Oracle,
     assert_same,
+    camera_sample,
     contract,
     convert,
     flat,
@@ -81,6 +82,22 @@ def test_the_grid_runs_from_the_first_complete_frame_to_the_last():
     assert gaps_of(items) == []
     # The joints end at 1500 ms, the camera's last picture is of 1980, the leader's sample too.
     assert source.tail == sum(grid(66 * MS, k, 30) <= 1990 * MS for k in range(count, 100))
+
+
+def test_a_phase_over_the_jitter_gives_every_picture_a_frame_of_its_own():
+    rng = np.random.default_rng(0)
+    samples = [
+        camera_sample(50 * i + rng.uniform(-3, 3) * (i > 0), value=i, late=5) for i in range(40)
+    ]
+    samples += [s for s in steady(2.0) if s.topic != "/front"]
+    samples = in_order(samples)
+    shown = {}
+    for phase in (0, 7 * MS):
+        items, _ = convert(only_front(), samples, fps=20, phase=phase)
+        assert [i.stamp for i in items] == [grid(EPOCH + phase, k, 20) for k in range(len(items))]
+        shown[phase] = [int(frame.pictures["front"][0, 0, 0]) for frame in items]
+    assert len(set(shown[0])) < len(shown[0]) - 5
+    assert shown[7 * MS] == list(range(len(shown[7 * MS])))
 
 
 def test_a_frame_has_the_numbers_of_its_time():

@@ -89,7 +89,7 @@ def refusal(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:
 
 def assert_holds(out: Path, runs: list[tuple[int, int, str, str]], dtype: str = "float32") -> None:
     """Compares a dataset with what was written: (number, length, task, subtask) of each run."""
-    dataset = LeRobotDataset("a/b", root=out)
+    dataset = LeRobotDataset("a/b", root=out, video_backend="pyav")
     assert dataset.num_episodes == len(runs)
     subtasks = pd.read_parquet(out / "meta/subtasks.parquet")
     index = 0
@@ -118,21 +118,21 @@ def assert_holds(out: Path, runs: list[tuple[int, int, str, str]], dtype: str = 
 
 def test_tasks_and_subtasks_in_folders(tmp_path: Path) -> None:
     root = tmp_path / "runs"
-    write_run(root / "bedroom/pillow/run_001", 1, 12)
-    write_run(root / "bedroom/pillow/run_002", 2, 3)
+    write_run(root / "bedroom/pillow/run_001", 1, 11)
+    write_run(root / "bedroom/pillow/run_002", 2, 1)
     write_run(root / "bedroom/pillow/run_010", 3, 2)
-    write_run(root / "bedroom/blanket/run_001", 4, 4)
-    write_run(root / "kitchen/cups/run_1", 5, 5)
+    write_run(root / "bedroom/blanket/run_001", 4, 2)
+    write_run(root / "kitchen/cups/run_1", 5, 2)
     assert main(arguments(root)) == 0
     clean = "clean the bedroom"
     assert_holds(
         tmp_path / "out/set",
         [
-            (4, 4, clean, "整理毯子"),
-            (1, 12, clean, "pick up the pillow"),
-            (2, 3, clean, "pick up the pillow"),
+            (4, 2, clean, "整理毯子"),
+            (1, 11, clean, "pick up the pillow"),
+            (2, 1, clean, "pick up the pillow"),
             (3, 2, clean, "pick up the pillow"),
-            (5, 5, "tidy the room", "stapel die Bücher für Zoë"),
+            (5, 2, "tidy the room", "stapel die Bücher für Zoë"),
         ],
     )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["set"]
@@ -160,11 +160,14 @@ def test_stages_in_folders(tmp_path: Path) -> None:
     assert set(outcomes) == {1}
 
 
-def test_without_a_map_folders_are_taken_at_their_word(tmp_path: Path) -> None:
+@pytest.mark.parametrize("texts", [{}, {"high_level_task": None, "tasks": None}])
+def test_without_a_map_folders_are_taken_at_their_word(
+    tmp_path: Path, texts: dict[str, None]
+) -> None:
     root = tmp_path / "runs"
     write_run(root / "clean_the_bedroom/pick_up_pillow/run_001", 1, 2)
     write_run(root / "lay_the_table/put_a_fork/run_001", 2, 2)
-    assert main(arguments(root, texts={})) == 0
+    assert main(arguments(root, texts=texts)) == 0
     assert_holds(
         tmp_path / "out/set",
         [
@@ -181,7 +184,7 @@ def test_the_outcome_is_unknown_and_the_joints_are_numbered(tmp_path: Path) -> N
     out = tmp_path / "out/set"
     table = pd.read_parquet(out / "data/chunk-000/file-000.parquet")
     assert set(table["outcome"]) == {-1}
-    features = LeRobotDataset("a/b", root=out).features
+    features = json.loads((out / "meta/info.json").read_text())["features"]
     assert features["action"]["names"] == ["joint_0", "joint_1", "joint_2"]
     assert features["observation.state"]["names"] == ["joint_0", "joint_1"]
     about = json.loads((out / "meta/conversion.json").read_text())
@@ -232,10 +235,10 @@ def test_a_contract_gives_the_names(contracted: tuple[Path, Callable[..., Path]]
     root, contract = contracted
     assert main(arguments(root, "--contract", str(contract()))) == 0
     out = root.parent / "out/set"
-    dataset = LeRobotDataset("a/b", root=out)
-    assert dataset.features["action"]["names"] == ["pan", "lift"]
-    assert dataset.features["observation.state"]["names"] == ["pan.position", "lift.position"]
-    assert dataset.meta.robot_type == "two_joints"
+    info = json.loads((out / "meta/info.json").read_text())
+    assert info["features"]["action"]["names"] == ["pan", "lift"]
+    assert info["features"]["observation.state"]["names"] == ["pan.position", "lift.position"]
+    assert info["robot_type"] == "two_joints"
     about = json.loads((out / "meta/conversion.json").read_text())
     assert about["contract_digest"] == contract_digest(load_contract(contract()))
 
@@ -283,6 +286,16 @@ def spoilt(array: str, value: float) -> Callable[[Path], None]:
     return spoil
 
 
+def renamed(names: list[str]) -> Callable[[Path], None]:
+    """Gives the pictures of a camera other names."""
+
+    def rename(run: Path) -> None:
+        for path, name in zip(sorted((run / "cam_high").iterdir()), names, strict=True):
+            path.rename(path.with_name(name))
+
+    return rename
+
+
 def linked(name: str) -> Callable[[Path], None]:
     """Moves a part out of the root and leaves a link to it."""
 
@@ -311,6 +324,8 @@ FRAME = "cam_high/frame_1.jpg"
         (lambda run: (run / "actions.npy").unlink(), ["run_002/actions.npy is missing"]),
         (written("actions.npy", b"nothing"), ["run_002/actions.npy cannot be read"]),
         (written("actions.npy", b""), ["run_002/actions.npy cannot be read"]),
+        (written("actions.npy", b"PK\3\4"), ["run_002/actions.npy cannot be read"]),
+        (written("actions.npy", header_of("'(4, 3)")), ["run_002/actions.npy cannot be read"]),
         (saved("actions.npy", np.array([{}])), ["actions.npy cannot be read"]),
         (saved("actions.npy", np.zeros(4)), ["float64 (4,), expected floats of (frames, values)"]),
         (saved("actions.npy", np.zeros((4, 3), int)), ["holds int64 (4, 3)"]),
@@ -338,6 +353,10 @@ FRAME = "cam_high/frame_1.jpg"
         ),
         (lambda run: (run / "wrist-1").rename(run / "wrist 1"), ["a camera 'wrist 1'"]),
         (
+            renamed(["1.25.jpg", "1.5.jpg", "1.75.jpg", "2.0.jpg"]),
+            [f"{RUN}/cam_high: 1.5.jpg and 1.25.jpg could come in either order"],
+        ),
+        (
             lambda run: [
                 write_jpeg(path, (48, 48), np.zeros(3, np.uint8))
                 for path in (run / "wrist-1").iterdir()
@@ -364,6 +383,14 @@ def test_a_run_that_is_not_whole_is_named(
     for part in named:
         assert part in text
     assert not (tmp_path / "out/set").exists()
+
+
+def test_times_of_as_many_digits_each_are_in_order(tmp_path: Path) -> None:
+    run = tmp_path / "runs/stage1/run_001"
+    write_run(run, 1)
+    renamed(["9.500.jpg", "10.050.jpg", "10.500.jpg", "10.750.jpg"])(run)
+    assert main(arguments(tmp_path / "runs")) == 0
+    assert_holds(tmp_path / "out/set", [(1, 4, "clean the bedroom", "pick up the pillow")])
 
 
 def test_a_truncated_jpeg_is_no_grey_picture(
@@ -404,6 +431,7 @@ def test_a_run_of_no_frames_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     [
         ("stage3/run_001", "stage 3 has no task"),
         ("bedroom/lamp/run_001", "tasks.bedroom.subtasks has no 'lamp'"),
+        ("attic/lamp/run_001", "tasks has no 'attic'"),
         ("bedroom/run_001", "bedroom holds runs; expected them in TASK/SUBTASK or in stageN"),
         ("stage1/deeper/still/run_001", "holds no run"),
         ("run_001", "holds no run"),
@@ -427,7 +455,7 @@ def test_a_run_in_a_place_without_instructions_is_refused(
         ({"high_level_task": "a", "task_instructions": [3]}, "task_instructions[0] is 3"),
         (
             {"task_instructions": [{"stage": "1"}]},
-            "task_instructions[0].stage is '1', expected a number",
+            "task_instructions[0].stage is '1', expected a whole number",
         ),
         ({"task_instructions": [{"stage": 1}, {"stage": 1}]}, "task_instructions[1].stage is 1"),
         ({"task_instructions": [{"stage": 1, "subtask": "b"}]}, "stage 1 has no task"),
@@ -520,6 +548,24 @@ def test_an_import_goes_on_where_it_was_interrupted(
     texts = ("clean the bedroom", "pick up the pillow")
     assert_holds(tmp_path / "out/set", [(1, 4, *texts), (4, 5, *texts), (3, 4, *texts)])
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["set"]
+
+
+def test_pictures_that_were_renamed_meanwhile_are_imported_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "runs"
+    for number in (1, 2):
+        write_run(root / f"stage1/run_{number:03d}", number)
+    camera, bad = root / "stage1/run_001/cam_high", root / "stage1/run_002" / FRAME
+    (camera / "frame_3.jpg").rename(camera / "frame_00.jpg")
+    good = bad.read_bytes()
+    bad.write_bytes(b"")
+    assert "run_002" in refusal(capsys, [*arguments(root), "--workers", "1"])
+    bad.write_bytes(good)
+    (camera / "frame_00.jpg").rename(camera / "frame_3.jpg")
+    assert main([*arguments(root), "--workers", "1", "--resume"]) == 0
+    texts = ("clean the bedroom", "pick up the pillow")
+    assert_holds(tmp_path / "out/set", [(1, 4, *texts), (2, 4, *texts)])
 
 
 def test_an_import_that_was_killed_at_its_very_end_is_finished(

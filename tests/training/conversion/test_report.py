@@ -121,3 +121,19 @@ def test_the_summary_of_nothing_is_a_summary(episodes):
     found = summary([empty], contract, SETTINGS)
     assert found["totals"]["effective_fps"] is None
     assert np.isclose(found["totals"]["coverage"], 0)
+
+
+def test_pictures_that_miss_their_frames_by_a_hair_are_named_with_a_phase_that_waits(tmp_path):
+    contract = sample_contract(tmp_path)
+    bag = write_bag(tmp_path / "bag", sample_messages(Sampled(seconds=4.0, jitter=2.0)))
+    notes, repeats = {}, {}
+    for phase in (0.0, 0.006):
+        settings = replace(SETTINGS, phase=phase, video=VideoSettings("h264"))
+        _, report = shards_of(bag, contract, tmp_path / f"{phase}.job", settings)
+        figures = summary([report], contract, settings)
+        notes[phase] = figures["notes"]
+        repeats[phase] = figures["streams"]["front"]["repeats"]
+    assert repeats[0.0] > 5
+    assert any("camera front repeats a picture" in note for note in notes[0.0])
+    assert repeats[0.006] == 0
+    assert notes[0.006] == []

@@ -9,9 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -47,10 +46,10 @@ VALUES = _RNG.uniform(-1, 0, sum(LENGTHS)).astype(np.float32)
 PERSON = _RNG.random(sum(LENGTHS)) < 0.2
 
 
-def write_dataset(root: Path, features: dict[str, Any], outcomes: list[int]) -> Path:
+def write_dataset(root: Path) -> Path:
     """In two sittings, which gives two files of data and two of episodes."""
     dataset = LeRobotDataset.create(
-        "a/b", 10, features, root=root, rgb_encoder=RGBEncoderConfig(vcodec="h264")
+        "a/b", 10, FEATURES, root=root, rgb_encoder=RGBEncoderConfig(vcodec="h264")
     )
     frame = 0
     for episode, (length, task) in enumerate(zip(LENGTHS, TASKS, strict=True)):
@@ -60,15 +59,15 @@ def write_dataset(root: Path, features: dict[str, Any], outcomes: list[int]) -> 
                 "a/b", root=root, rgb_encoder=RGBEncoderConfig(vcodec="h264")
             )
         for t in range(length):
-            everything = {
+            values = {
                 "action": np.array([frame, t], np.float32),
                 CAMERA: np.full((64, 64, 3), 5 * frame, np.uint8),
                 "subtask": f"step {t}",
-                "outcome": np.array([outcomes[episode]]),
+                "outcome": np.array([OUTCOMES[episode]]),
                 "value": VALUES[frame : frame + 1],
                 "person": PERSON[frame : frame + 1],
             }
-            dataset.add_frame({key: everything[key] for key in features} | {"task": task})
+            dataset.add_frame({**values, "task": task})
             frame += 1
         dataset.save_episode()
     dataset.finalize()
@@ -83,7 +82,7 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = write_dataset(tmp_path_factory.mktemp("labels") / "set", FEATURES, OUTCOMES)
+    root = write_dataset(tmp_path_factory.mktemp("labels") / "set")
     digest = {"contract_digest": "ab" * 32}
     (root / "meta/conversion.json").write_text(json.dumps(digest))
     return root
@@ -94,22 +93,49 @@ def dataset(template: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(template, tmp_path / "data" / "set"))
 
 
+def opened(root: Path) -> LeRobotDataset:
+    return LeRobotDataset("a/b", root=root, video_backend="pyav")
+
+
+def tables(root: Path) -> dict[Path, pd.DataFrame]:
+    return {path: pd.read_parquet(path) for path in sorted((root / "data").glob("*/*.parquet"))}
+
+
 def column(root: Path, name: str) -> np.ndarray:
-    return np.array([float(item) for item in LeRobotDataset("a/b", root=root).hf_dataset[name]])
+    return np.concatenate([table[name].to_numpy(float) for table in tables(root).values()])
 
 
 def columns(root: Path) -> set[str]:
-    return set(LeRobotDataset("a/b", root=root).hf_dataset.features)
+    """Those that the files hold; ``info.json`` describes the same and the videos."""
+    held = {name for table in tables(root).values() for name in table}
+    assert held | {CAMERA} == described(root).keys()
+    return held
+
+
+def described(root: Path) -> dict[str, Any]:
+    return json.loads((root / "meta/info.json").read_text())["features"]
+
+
+def describe(root: Path, features: dict[str, Any]) -> None:
+    info = json.loads((root / "meta/info.json").read_text())
+    (root / "meta/info.json").write_text(json.dumps({**info, "features": features}))
 
 
 def put(root: Path, name: str, change: Any) -> None:
-    """Changes a column of the dataset's files."""
+    """Changes a column of the dataset's files, or adds one."""
     start = 0
-    for path in sorted((root / "data").glob("*/*.parquet")):
-        table = pd.read_parquet(path)
-        table[name] = change(table[name].to_numpy(copy=True), start)
+    for path, table in tables(root).items():
+        before = table[name].to_numpy(copy=True) if name in table else np.zeros(len(table))
+        table[name] = change(before, start)
         start += len(table)
         table.to_parquet(path, index=False)
+
+
+def drop(root: Path, name: str) -> None:
+    """Removes a column as another program would."""
+    for path, table in tables(root).items():
+        table.drop(columns=name).to_parquet(path, index=False)
+    describe(root, {key: value for key, value in described(root).items() if key != name})
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -127,7 +153,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_returns_are_read_by_lerobot(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(dataset)]) == 0
     assert "34 frames labelled" in capsys.readouterr().out
-    loaded = LeRobotDataset("a/b", root=dataset)
+    loaded = opened(dataset)
     expected = looped_returns(EPISODES, "per_task")
     for frame in (0, 13, 14, 33):
         item = loaded[frame]
@@ -136,7 +162,8 @@ def test_returns_are_read_by_lerobot(dataset: Path, capsys: pytest.CaptureFixtur
         assert float(item[CAMERA].mean() * 255) == pytest.approx(5 * frame, abs=4)
         assert item["task"] == np.repeat(TASKS, LENGTHS)[frame]
         assert item["subtask"].startswith("step")
-    np.testing.assert_allclose(column(dataset, "return"), expected, atol=1e-6)
+    read = [float(item) for item in loaded.hf_dataset["return"]]
+    np.testing.assert_allclose(read, expected, atol=1e-6)
     assert loaded.features["return"] == {"dtype": "float32", "shape": (1,), "names": None}
     assert not (columns(dataset) & {"advantage", "positive"})
 
@@ -171,8 +198,8 @@ def test_values_give_advantages_and_indicators(dataset: Path) -> None:
 
 def test_statistics_follow_from_the_columns(dataset: Path, template: Path) -> None:
     assert main([str(dataset), "--values", "value"]) == 0
-    stats = LeRobotDataset("a/b", root=dataset).meta.stats
-    before = LeRobotDataset("a/b", root=template).meta.stats
+    stats = opened(dataset).meta.stats
+    before = json.loads((template / "meta/stats.json").read_text())
     assert stats.keys() == before.keys() | {"return", "advantage", "positive"}
     np.testing.assert_array_equal(stats["action"]["mean"], before["action"]["mean"])
     for name in ("return", "advantage", "positive"):
@@ -272,7 +299,7 @@ def test_other_labels_are_refused_unless_they_may_replace(
     np.testing.assert_allclose(column(dataset, "return"), expected, atol=1e-6)
     # Advantages of other returns would be wrong.
     assert not (columns(dataset) & {"advantage", "positive"})
-    assert "advantage" not in LeRobotDataset("a/b", root=dataset).meta.stats
+    assert "advantage" not in json.loads((dataset / "meta/stats.json").read_text())
     assert (
         "stats/advantage/mean"
         not in pq.read_schema(dataset / "meta/episodes/chunk-000/file-000.parquet").names
@@ -292,38 +319,55 @@ def test_labels_of_data_that_changed_are_not_taken_for_current(
 
 
 def test_a_column_of_somebody_else_is_not_overwritten(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    features = {"action": FEATURES["action"], "outcome": FEATURES["outcome"]}
-    root = write_dataset(tmp_path / "set", features, OUTCOMES)
-    for path in (root / "data").glob("*/*.parquet"):
-        table = pd.read_parquet(path)
-        table["return"] = np.float64(7)
-        table.to_parquet(path, index=False)
-    info = json.loads((root / "meta/info.json").read_text())
-    info["features"]["return"] = {"dtype": "float64", "shape": [1], "names": None}
-    (root / "meta/info.json").write_text(json.dumps(info))
-    assert "column return that vla-label did not make" in refusal(capsys, root)
-    assert np.all(column(root, "return") == 7)
-    assert main([str(root), "--replace"]) == 0
+    put(dataset, "return", lambda values, _: values + 7)
+    theirs = {"dtype": "float64", "shape": [1], "names": None}
+    describe(dataset, {**described(dataset), "return": theirs})
+    assert "column return that vla-label did not make" in refusal(capsys, dataset)
+    assert np.all(column(dataset, "return") == 7)
+    assert main([str(dataset), "--replace"]) == 0
     np.testing.assert_allclose(
-        column(root, "return"), looped_returns(EPISODES, "per_task"), atol=1e-6
+        column(dataset, "return"), looped_returns(EPISODES, "per_task"), atol=1e-6
     )
 
 
-def test_a_dataset_without_outcomes_needs_to_be_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_labels_that_are_gone_are_not_taken_for_there(
+    dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = write_dataset(tmp_path / "set", {"action": FEATURES["action"]}, OUTCOMES)
-    text = refusal(capsys, root)
+    assert main([str(dataset), "--values", "value"]) == 0
+    drop(dataset, "return")
+    assert "column return is gone" in refusal(capsys, dataset, "--values", "value")
+    assert main([str(dataset), "--replace"]) == 0
+    assert columns(dataset) >= {"return"}
+    assert not (columns(dataset) & {"advantage", "positive"})
+
+
+def test_a_record_cannot_name_columns_that_are_no_labels(
+    dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = {"settings": {}, "columns": ["return", "action"], "inputs": ""}
+    (dataset / "meta/labels.json").write_text(json.dumps(record))
+    before = contents(dataset)
+    assert "no record of labels" in refusal(capsys, dataset, "--replace")
+    assert contents(dataset) == before
+
+
+def test_a_dataset_without_outcomes_needs_to_be_told(
+    dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drop(dataset, "outcome")
+    text = refusal(capsys, dataset)
     assert "outcome of 6 of 6 episodes is unknown (0, 1, 2, 3, 4, 5)" in text
     assert "--unknown" in text
-    assert "none is left" in refusal(capsys, root, "--unknown", "skip")
-    assert main([str(root), "--unknown", "success"]) == 0
+    assert "none is left" in refusal(capsys, dataset, "--unknown", "skip")
+    assert main([str(dataset), "--unknown", "success"]) == 0
     lucky = EPISODES._replace(failed=[False] * 6)
-    np.testing.assert_allclose(column(root, "return"), looped_returns(lucky, "per_task"), atol=1e-6)
+    np.testing.assert_allclose(
+        column(dataset, "return"), looped_returns(lucky, "per_task"), atol=1e-6
+    )
     # This mode asks for no outcome.
-    assert main([str(root), "--mode", "per_episode", "--replace"]) == 0
+    assert main([str(dataset), "--mode", "per_episode", "--replace"]) == 0
 
 
 def make_unknown(root: Path, *episodes: int) -> None:
@@ -372,7 +416,7 @@ def test_unknown_outcomes_can_be_left_out(dataset: Path) -> None:
         positive[kept], looped_indicators(a, tasks, [False] * len(y), 0.7)
     )
     assert np.all(positive[~kept] == -1)
-    stats = LeRobotDataset("a/b", root=dataset).meta.stats["return"]
+    stats = opened(dataset).meta.stats["return"]
     assert stats["count"].tolist() == [kept.sum()]
     assert stats["min"] == pytest.approx([min(y)])
 
@@ -399,6 +443,7 @@ def test_unknown_outcomes_can_be_left_out(dataset: Path) -> None:
         (("value", lambda v, _: v), ["--values", "value", "--quantile", "1.5"], "quantile is 1.5"),
         (("value", lambda v, _: v), ["--values", "value", "--horizon", "0"], "horizon is 0"),
         (("outcome", lambda v, _: [None, *v[1:]]), [], "within episode 0"),
+        (("value", lambda v, _: [[x] for x in v]), ["--values", "value"], "value holds list<"),
         (("person", lambda v, _: [None, *v[1:]]), ["--values", "value", "--corrected", "person"],
          "person has gaps"),
     ],
@@ -421,8 +466,10 @@ def test_what_cannot_be_labelled_is_refused_and_left_alone(
     ("file", "content", "named"),
     [
         ("meta/info.json", None, "no LeRobot dataset"),
-        ("meta/info.json", "{", "no description"),
-        ("meta/info.json", "[]", "no description"),
+        ("meta/info.json", "{", "cannot be read"),
+        ("meta/info.json", "[]", "expected an object"),
+        ("meta/info.json", '{"codebase_version": "v3.0", "features": {"outcome": 3}}',
+         "'outcome' as 3"),
         ("meta/info.json", '{"codebase_version": "v2.1", "total_episodes": 1, "features": {}}',
          "expected v3.0"),
         ("meta/info.json", '{"codebase_version": "v3.0", "total_episodes": 0, "features": {}}',
@@ -430,6 +477,8 @@ def test_what_cannot_be_labelled_is_refused_and_left_alone(
         ("meta/labels.json", "{", "cannot be read"),
         ("meta/labels.json", "[1]", "expected an object"),
         ("meta/labels.json", "{}", "no record of labels"),
+        ("meta/stats.json", "{", "set/meta/stats.json cannot be read"),
+        ("meta/stats.json", "[]", "expected an object"),
         ("data/chunk-000/file-000.parquet", "PAR1", "cannot be read"),
         ("data/chunk-000/file-001.parquet", None, "6 episodes"),
         ("meta/episodes/chunk-000/file-000.parquet", "PAR1", "is damaged"),
@@ -458,7 +507,7 @@ def test_a_dataset_of_links_keeps_what_they_point_to(dataset: Path, tmp_path: Pa
     before = contents(blobs)
     assert main([str(dataset)]) == 0
     assert contents(blobs) == before
-    assert float(LeRobotDataset("a/b", root=dataset)[33][CAMERA].mean() * 255) > 100
+    assert float(opened(dataset)[33][CAMERA].mean() * 255) > 100
     np.testing.assert_allclose(
         column(dataset, "return"), looped_returns(EPISODES, "per_task"), atol=1e-6
     )
@@ -515,8 +564,6 @@ from vla_training.data.labels import replacement
 from vla_training.data.labels.frame_labels import Settings
 from vla_training.data.labels.label import label
 
-template, folder, exchange = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-settings = Settings(**json.loads(sys.argv[4]))
 os.fsync = lambda _: None
 
 
@@ -527,7 +574,7 @@ class NoExchange:
         return -1
 
 
-def killed(root, last):
+def killed(root, settings, exchange, last):
     calls = iter(range(1000))
 
     def deadly(function):
@@ -539,64 +586,80 @@ def killed(root, last):
         return call
 
     steps = [(os, "rename"), (shutil, "rmtree")]
-    if exchange == "no":
-        replacement._LIBC = NoExchange
-    else:
+    if exchange:
         steps += [(shutil, "copytree"), (os, "replace"), (replacement, "_exchange")]
+    else:
+        replacement._LIBC = NoExchange
     for module, name in steps:
         setattr(module, name, deadly(getattr(module, name)))
     label(root, settings, replace=True)
     os._exit(0)
 
 
-for last in range(1000):
-    root = folder / str(last) / "set"
-    shutil.copytree(template, root)
-    child = os.fork()
-    if child == 0:
-        killed(root, last)
-    _, status = os.waitpid(child, 0)
-    if status == 0:
-        break
-    assert os.WIFSIGNALED(status), status
+for template, folder, exchange, settings in json.loads(sys.argv[1]):
+    for last in range(1000):
+        root = Path(folder, str(last), "set")
+        shutil.copytree(template, root)
+        child = os.fork()
+        if child == 0:
+            killed(root, Settings(**settings), exchange, last)
+        _, status = os.waitpid(child, 0)
+        if status == 0:
+            break
+        assert os.WIFSIGNALED(status), status
 """
 
 
-def killed_everywhere(
-    template: Path, folder: Path, exchange: str, **settings: object
-) -> Iterator[Path]:
+class Killed(NamedTuple):
     """Copies of a dataset whose labelling was killed, each at another step."""
-    command = [sys.executable, "-c", KILLED, str(template), str(folder), exchange]
-    subprocess.run([*command, json.dumps(settings)], check=True, timeout=100)
-    yield from (path / "set" for path in sorted(folder.iterdir(), key=lambda path: int(path.name)))
+
+    before: Path
+    exchanging: list[Path]
+    renaming: list[Path]
 
 
-def test_killed_anywhere_the_old_or_the_new_dataset_is_there(dataset: Path, tmp_path: Path) -> None:
-    assert main([str(dataset)]) == 0
-    settings = {"mode": "global", "max_steps": 9, "values": "value"}
-    roots = list(killed_everywhere(dataset, tmp_path / "killed", "yes", **settings))
-    versions = [contents(root) for root in roots]
-    assert versions[0] == contents(dataset)
+@pytest.fixture(scope="module")
+def killed(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    folder = tmp_path_factory.mktemp("killed")
+    labelled = Path(shutil.copytree(template, folder / "labelled" / "set"))
+    assert main([str(labelled)]) == 0
+    other = {"mode": "global", "max_steps": 9, "values": "value"}
+    jobs = [
+        (str(labelled), str(folder / "exchanging"), True, other),
+        (str(template), str(folder / "renaming"), False, {}),
+    ]
+    # One interpreter for all, which does nothing but fork.
+    subprocess.run([sys.executable, "-c", KILLED, json.dumps(jobs)], check=True, timeout=100)
+    roots = [
+        [Path(place, str(step), "set") for step in range(len(list(Path(place).iterdir())))]
+        for _, place, _, _ in jobs
+    ]
+    return Killed(labelled, *roots)
+
+
+def test_killed_anywhere_the_old_or_the_new_dataset_is_there(killed: Killed) -> None:
+    versions = [contents(root) for root in killed.exchanging]
+    assert versions[0] == contents(killed.before)
     first_new = next(i for i, version in enumerate(versions) if version != versions[0])
     assert first_new > 10
     assert len(versions) > first_new + 2
     assert all(version == versions[0] for version in versions[:first_new])
     assert all(version == versions[-1] for version in versions[first_new:])
-    new = roots[first_new]
+    new = killed.exchanging[first_new]
     expected = looped_returns(EPISODES, "global", max_steps=9)
     np.testing.assert_allclose(column(new, "return"), expected, atol=1e-6)
     assert "advantage" in columns(new)
-    assert float(LeRobotDataset("a/b", root=new)[33][CAMERA].mean() * 255) > 100
+    assert float(opened(new)[33][CAMERA].mean() * 255) > 100
     assert json.loads((new / "meta/labels.json").read_text())["settings"]["mode"] == "global"
 
 
-def test_after_a_kill_the_next_run_goes_through(template: Path, tmp_path: Path) -> None:
+def test_after_a_kill_the_next_run_goes_through(killed: Killed) -> None:
     missing = 0
-    for root in killed_everywhere(template, tmp_path / "killed", "no"):
+    for root in killed.renaming:
         missing += not root.exists()
         label(root, Settings())
         assert [path.name for path in root.parent.iterdir()] == ["set"]
-        assert "return" in json.loads((root / "meta/info.json").read_text())["features"]
+        assert "return" in described(root)
         assert root.joinpath("meta/labels.json").exists()
     assert missing == 1  # between the two renames
 

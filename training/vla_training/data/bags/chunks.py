@@ -54,6 +54,7 @@ def load(file: BinaryIO, segment: Segment) -> memoryview:
     Raises:
         ChunkError: There are none to be had.
     """
+    check_size(segment.size)
     file.seek(segment.offset)
     data = memoryview(file.read(segment.size))
     if len(data) < segment.size:
@@ -71,10 +72,19 @@ def load(file: BinaryIO, segment: Segment) -> memoryview:
     return _decompress(data[begin:], compression, size, checksum)
 
 
-def _decompress(data: memoryview, compression: str, size: int, checksum: int) -> memoryview:
-    """Content of a chunk; never more memory than the size that it declares."""
+def check_size(size: int) -> None:
+    """Refuses what would take too much memory.
+
+    Raises:
+        ChunkError: It would.
+    """
     if size > SIZE_LIMIT:
         raise ChunkError(f"it declares {size} bytes, more than the limit of {SIZE_LIMIT}")
+
+
+def _decompress(data: memoryview, compression: str, size: int, checksum: int) -> memoryview:
+    """Content of a chunk; never more memory than the size that it declares."""
+    check_size(size)
     if compression == "zstd":
         content: memoryview | bytes = unzstd(data, size)
     elif compression == "lz4":

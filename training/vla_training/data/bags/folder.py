@@ -53,7 +53,8 @@ def read_folder(folder: Path) -> BagFolder:
         files, custom = present, _texts(_episode(folder))
     else:
         custom = _texts(information.get("custom_data"))
-        listed = [_listed(folder, name) for name in information["relative_file_paths"]]
+        named = (_listed(folder, name) for name in information["relative_file_paths"])
+        listed = list(dict.fromkeys(named))
         files = [path for path in listed if path.exists()]
         for what, paths in (
             ("is missing", [p for p in listed if p not in files]),

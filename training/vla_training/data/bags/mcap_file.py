@@ -22,6 +22,7 @@ from vla_training.data.bags.mcap_index import read_index
 from vla_training.data.bags.storage import SIZE_LIMIT, Raw, Stream, merge
 
 _FORMATS = {
+    "ros1msg": MessageDefinitionFormat.MSG,
     "ros2msg": MessageDefinitionFormat.MSG,
     "ros2idl": MessageDefinitionFormat.IDL,
     "omgidl": MessageDefinitionFormat.IDL,
@@ -123,5 +124,7 @@ class McapFile:
         definition = MessageDefinition(
             _FORMATS.get(encoding, MessageDefinitionFormat.NONE), text.decode(errors="replace")
         )
+        if encoding == "ros1msg" and "/msg/" not in name:
+            name = name.replace("/", "/msg/")
         count = self._index.counts[channel.id]
         return Stream(channel.id, channel.topic, name, channel.message_encoding, definition, count)

@@ -20,6 +20,7 @@ from vla_training.data.bags.chunks import (
     FRAME,
     MESSAGE,
     Segment,
+    check_size,
     load,
     message_head,
     records,
@@ -188,6 +189,7 @@ def _scan_record(file: BinaryIO, index: Index, opcode: int, place: int, end: int
     """Takes in one record; the file stands behind its frame."""
     size = end - place
     if opcode == Opcode.MESSAGE:
+        check_size(size)
         head = file.read(min(MESSAGE.size, size - FRAME.size))
         _take_message(index, place, size, *message_head(head, 0, len(head)))
     elif opcode == Opcode.CHUNK:

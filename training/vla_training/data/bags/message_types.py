@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ string format
 
 _IDL_TEXTS = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _IDL_INCLUDES = re.compile(r"^#include.*$", re.MULTILINE)
+_CDR_HEAD = 4  # bytes
 _MAX_DEFINITION = 1 << 20  # characters; the longest of the common ones have 60 000
 _MAX_ARRAY = 1 << 20  # numbers in an array of fixed length
 _MAX_STRUCTURES = 1 << 10  # structures or strings in one: each becomes a line of code
@@ -73,8 +74,8 @@ def decoder(stream: Stream, where: object) -> Decoder:
             "MCAP, which carries definitions, or build and source the package of the type"
         )
     compressible = stream.encoding == "cdr"
-    deserialize = store.deserialize_cdr if compressible else store.deserialize_ros1
     kind = stream.type
+    deserialize = partial(_from_cdr if compressible else Typestore.deserialize_ros1, store)
 
     def decode(data: bytes | memoryview) -> Any:
         try:
@@ -88,6 +89,25 @@ def decoder(stream: Stream, where: object) -> Decoder:
             raise BagError(shown(error) or type(error).__name__) from error
 
     return decode
+
+
+def _from_cdr(store: Typestore, data: memoryview, kind: str) -> Any:
+    """Deserializes as ROS does, which takes no offence at bytes behind a message.
+
+    ROS's own serializers leave some there: they reserve room to align the elements of a sequence
+    even where it is empty. There cannot be more of them than the message itself has bytes.
+
+    Raises:
+        ValueError: There are more, or this is no message; as may other errors.
+    """
+    kinds = store.get_msgdef(kind)
+    parsers = {b"\0\0": kinds.deserialize_cdr_be, b"\0\1": kinds.deserialize_cdr_le}
+    if (parse := parsers.get(bytes(data[:2]))) is None or len(data) < _CDR_HEAD:
+        raise ValueError(f"it begins with {bytes(data[:2])!r}, expected the head of CDR")
+    message, end = parse(data[_CDR_HEAD:], 0, kinds.cls, store)
+    if (behind := len(data) - _CDR_HEAD - end) > _CDR_HEAD + end:
+        raise ValueError(f"{behind} bytes follow the {end} of the message")
+    return message
 
 
 @lru_cache(maxsize=256)

@@ -9,7 +9,7 @@ from rosbags.rosbag1 import Reader
 from rosbags.rosbag1.reader import decompressors
 
 from vla_training.data.bags.chunks import unlz4
-from vla_training.data.bags.errors import bag_errors
+from vla_training.data.bags.errors import BagError, bag_errors, shown
 from vla_training.data.bags.storage import SIZE_LIMIT, Raw, Stream
 
 
@@ -30,6 +30,12 @@ class Ros1File:
         with bag_errors(f"{path} cannot be read, `rosbag reindex` may mend it"):
             self._reader.open()
         for place, chunk in self._reader.chunks.items():
+            if chunk.datasize > SIZE_LIMIT:
+                self._reader.close()
+                raise BagError(
+                    f"{shown(path, 500)}: the chunk at byte {place} has {chunk.datasize} bytes, "
+                    f"more than the limit of {SIZE_LIMIT}"
+                )
             bounded = _BOUNDED.get(chunk.decompressor, chunk.decompressor)
             self._reader.chunks[place] = chunk._replace(decompressor=bounded)
         self.streams = [

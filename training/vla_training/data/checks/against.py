@@ -13,11 +13,12 @@ from typing import Any
 
 from vla_nodes.contract.schema import Contract
 from vla_training.data.bags.bag import Bag, open_bag, read_bags
-from vla_training.data.checks.against_pictures import PictureTally, compare_pictures
+from vla_training.data.checks.against_pictures import compare_pictures
 from vla_training.data.checks.against_values import ValueTally, compare_values
 from vla_training.data.checks.dataset_files import Dataset
 from vla_training.data.checks.findings import Finding
 from vla_training.data.checks.joint_logs import Times
+from vla_training.data.checks.picture_tally import PictureTally
 from vla_training.data.conversion.schema import ACTION, BAG_TIME, STATE, image_key
 from vla_training.data.errors import DataError
 

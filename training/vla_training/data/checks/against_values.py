@@ -13,9 +13,8 @@ from vla_training.data.checks.joint_logs import (
     JointLog,
     Times,
     Values,
-    action_streams,
-    state_streams,
 )
+from vla_training.data.checks.joint_streams import action_streams, state_streams
 from vla_training.data.conversion.schema import BAG_TIME
 from vla_training.data.errors import DataError
 

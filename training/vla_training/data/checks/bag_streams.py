@@ -9,7 +9,8 @@ from vla_nodes.contract.schema import Contract
 from vla_training.data.bags.bag import Bag
 from vla_training.data.bags.errors import shown
 from vla_training.data.checks.findings import Finding, count, graded
-from vla_training.data.checks.joint_logs import FUTURE_NS, Times, action_streams
+from vla_training.data.checks.joint_logs import FUTURE_NS, Times
+from vla_training.data.checks.joint_streams import action_streams
 from vla_training.data.checks.recording import Recording, StampLog
 
 _JUMP_NS = 500_000_000  # a step back from here on is a clock that was set, or a bag played again

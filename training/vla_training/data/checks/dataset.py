@@ -6,7 +6,8 @@ from pathlib import Path
 
 from vla_nodes.contract.schema import Checks, Contract
 from vla_training.data.bags.errors import shown
-from vla_training.data.checks.dataset_files import Dataset, open_dataset, read_tables
+from vla_training.data.checks.dataset_columns import read_tables
+from vla_training.data.checks.dataset_files import Dataset, open_dataset
 from vla_training.data.checks.dataset_statistics import check_statistics
 from vla_training.data.checks.dataset_tables import (
     check_bag_times,
@@ -85,8 +86,9 @@ def _check_loading(dataset: Dataset) -> Finding:
             for key, feature in dataset.features.items():
                 if key not in item:
                     return Finding("lerobot", key, "fail", f"LeRobot gives no {key} in row {row}")
-                if feature["dtype"] == "video" and item[key].shape[0] != feature["shape"][2]:
-                    text = f"LeRobot gives {tuple(item[key].shape)} in row {row}"
+                size = tuple(item[key].shape[1:]) if feature["dtype"] == "video" else None
+                if size and size != dataset.picture_size(key):
+                    text = f"LeRobot gives a picture of {size} in row {row}"
                     return Finding("lerobot", key, "fail", text)
     except Exception as error:  # whatever LeRobot and its libraries raise
         text = f"LeRobot cannot load it: {shown(error, 400)}"

@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vla_training.data.bags.errors import shown
-from vla_training.data.checks.findings import Finding, count
 from vla_training.data.errors import DataError
 
 _MAX_JSON = 256 << 20  # bytes
 _DEFAULT_DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _DEFAULT_VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+_UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError)  # of a damaged parquet file
 _EPISODE_COLUMNS = (
     *("episode_index", "length", "tasks", "dataset_from_index", "dataset_to_index"),
     *("data/chunk_index", "data/file_index"),
@@ -85,6 +85,12 @@ class Dataset:
         own = {"timestamp", "frame_index", "episode_index", "index", "task_index"}
         return [key for key in self.columns if key not in own]
 
+    def picture_size(self, key: str) -> tuple[int, int]:
+        """(height, width) of a camera's pictures; some datasets name the channels first."""
+        shape, names = self.features[key]["shape"], self.features[key].get("names")
+        first = str(names[0]) if isinstance(names, list) and names else ""
+        return tuple(shape[1:] if first.startswith("channel") else shape[:2])
+
     def data_file(self, episode: Mapping[str, Any]) -> str:
         """Path of an episode's table inside the dataset."""
         return _path(
@@ -119,10 +125,9 @@ def open_dataset(root: Path) -> Dataset:
     dataset = Dataset(root, info, _read_episodes(root), _read_index(root / "meta/tasks.parquet"))
     for key in dataset.videos:
         for name in ("chunk_index", "file_index", "from_timestamp", "to_timestamp"):
-            if f"videos/{key}/{name}" not in dataset.episodes:
-                raise DataError(
-                    f"{root}/meta/episodes: column videos/{shown(key)}/{name} is missing"
-                )
+            values = dataset.episodes.get(f"videos/{key}/{name}")
+            if values is None or not np.isfinite(pd.to_numeric(values, errors="coerce")).all():
+                raise DataError(f"{root}/meta/episodes: videos/{shown(key)}/{name} are not numbers")
     for episode in dataset.records:
         dataset.data_file(episode)
         for key in dataset.videos:
@@ -133,44 +138,6 @@ def open_dataset(root: Path) -> Dataset:
         if (root / f"meta/{name}.json").exists():
             setattr(dataset, name, _read_json(root / f"meta/{name}.json"))
     return dataset
-
-
-def read_tables(dataset: Dataset) -> Iterator[Finding]:
-    """Reads every table into ``dataset.columns``, and says what is wrong with the files."""
-    root = dataset.root
-    claimed = {dataset.data_file(episode) for episode in dataset.records}
-    # LeRobot reads whatever lies there, claimed by an episode or not.
-    lying = {path.relative_to(root).as_posix() for path in root.glob("data/*/*.parquet")}
-    wanted = {
-        key: feature
-        for key, feature in dataset.features.items()
-        if feature["dtype"] not in ("video", "image", "language")
-    }
-    parts: dict[str, list[Any]] = {key: [] for key in wanted}
-    for name in sorted(claimed | lying):
-        if name not in claimed:
-            yield Finding("file", name, "fail", "no episode lies in this table; LeRobot reads it")
-        if name not in lying:
-            yield Finding("file", name, "fail", "the table is missing or not in data/*/")
-            continue
-        try:
-            table = pq.read_table(root / name, columns=_known(root / name, wanted))
-            for key, feature in wanted.items():
-                parts[key].append(_column(table, key, feature))
-            yield Finding("file", name, "ok", "read", table.num_rows)
-        except (pa.ArrowException, OSError, DataError) as error:
-            yield Finding("file", name, "fail", f"cannot be read: {error}")
-            return
-    for key, feature in wanted.items():
-        if not parts[key]:
-            continue
-        if feature["dtype"] == "string":
-            dataset.texts[key] = [text for part in parts[key] for text in part]
-        else:
-            dataset.columns[key] = np.concatenate(parts[key])
-    images = [key for key, feature in dataset.features.items() if feature["dtype"] == "image"]
-    for key in images:
-        yield Finding("picture", key, "warn", "pictures inside the tables are not looked at")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -201,6 +168,10 @@ def _check_info(info: dict[str, Any], root: Path) -> None:
         sizes = isinstance(shape, list) and all(isinstance(n, int) and n > 0 for n in shape)
         if not sizes or not isinstance(feature.get("dtype"), str):
             raise DataError(f"{where}: feature {shown(key, 80)} lacks its dtype or shape")
+        if feature["dtype"] in ("image", "video") and len(feature["shape"]) != 3:
+            raise DataError(
+                f"{where}: pictures {shown(key, 80)} are of a shape that is not of three"
+            )
     for name in ("total_episodes", "total_frames", "total_tasks"):
         if not isinstance(info.get(name), int):
             raise DataError(f"{where}: {name} is {shown(info.get(name), 20)}, expected a number")
@@ -239,7 +210,7 @@ def _read_episodes(root: Path) -> pd.DataFrame:
         raise DataError(f"{root}/meta/episodes: no parquet file there")
     try:
         episodes = pd.concat([pq.read_table(file).to_pandas() for file in files], ignore_index=True)
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{root}/meta/episodes: cannot be read: {shown(error)}") from error
     for name in _EPISODE_COLUMNS:
         if name not in episodes:
@@ -253,39 +224,9 @@ def _read_index(path: Path) -> pd.DataFrame:
     """A table of texts (the index) and their numbers (its only column)."""
     try:
         table = pd.read_parquet(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{path}: cannot be read: {shown(error)}") from error
     name = f"{path.stem.removesuffix('s')}_index"
     if name not in table or not pd.api.types.is_integer_dtype(table[name]):
         raise DataError(f"{path}: column {name} of whole numbers is missing")
     return table
-
-
-def _known(path: Path, wanted: Mapping[str, Any]) -> list[str]:
-    """The wanted columns that the file has; the missing ones are told one by one."""
-    names = set(pq.read_schema(path).names)
-    missing = sorted(set(wanted) - names)
-    if missing:
-        raise DataError(f"{count(len(missing), 'column')} missing: {shown(', '.join(missing))}")
-    return list(wanted)
-
-
-def _column(table: pa.Table, key: str, feature: Mapping[str, Any]) -> Any:
-    """A column as an array of the feature's shape, or as a list of texts."""
-    column = table.column(key).combine_chunks()
-    if column.null_count:
-        raise DataError(f"column {shown(key, 80)} has {count(column.null_count, 'empty cell')}")
-    if feature["dtype"] == "string":
-        return column.to_pylist()
-    shape = tuple(feature["shape"])
-    while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
-        column = column.flatten()
-    if isinstance(column, pa.ExtensionArray):
-        return np.stack(column.to_numpy(zero_copy_only=False)).reshape(table.num_rows, *shape)
-    values = column.to_numpy(zero_copy_only=False)
-    if values.dtype != feature["dtype"]:
-        raise DataError(f"column {shown(key, 80)} is {values.dtype}, expected {feature['dtype']}")
-    wide = int(np.prod(shape))
-    if len(values) != table.num_rows * wide:
-        raise DataError(f"column {shown(key, 80)} does not have {wide} values in every row")
-    return values if shape == (1,) else values.reshape(table.num_rows, *shape)

@@ -38,7 +38,11 @@ def check_statistics(dataset: Dataset) -> Iterator[Finding]:
             continue
         episodes = [_statistics(values[part]) for _, part in dataset.rows()]
         lengths = np.array([part.stop - part.start for _, part in dataset.rows()], np.float64)
-        yield _compare(key, dataset.stats[key], _whole(values, episodes, lengths))
+        stored = dataset.stats[key]
+        if not isinstance(stored, dict):
+            yield Finding("stats", key, "fail", f"is {shown(stored)}, expected mean, std and more")
+            continue
+        yield _compare(key, stored, _whole(values, episodes, lengths))
         yield from _check_episodes(dataset, key, episodes)
 
 

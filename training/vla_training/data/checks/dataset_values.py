@@ -45,10 +45,7 @@ def check_features(dataset: Dataset, contract: Contract) -> Iterator[Finding]:
             needed = key in (STATE, ACTION) or feature["dtype"] == "video"
             yield Finding("feature", key, graded(needed, True), "the dataset has no such column")
         elif feature["dtype"] == "video":
-            wanted = feature["shape"]
-            text = f"pictures are {found['shape']}, the contract says {list(wanted)}"
-            resized = tuple(found["shape"]) != wanted
-            yield Finding("feature", key, graded(False, resized), text)
+            yield _check_pictures(dataset, key, feature["shape"][:2])
         elif feature["names"] is not None:
             yield _check_names(key, found.get("names"), feature["names"])
     text = f"{dataset.fps} frames a second, the contract says {contract.fps:g}"
@@ -76,6 +73,17 @@ def states_of(dataset: Dataset) -> Values | None:
     """(N, S) float64; None for a dataset without states."""
     values = dataset.columns.get(STATE)
     return None if values is None or values.ndim != 2 else values.astype(np.float64)
+
+
+def _check_pictures(dataset: Dataset, key: str, wanted: tuple[int, int]) -> Finding:
+    if dataset.features[key]["dtype"] not in ("image", "video"):
+        text = f"is of {shown(dataset.features[key]['dtype'])}, expected pictures"
+        return Finding("feature", key, "fail", text)
+    size = dataset.picture_size(key)
+    text = "pictures are of {1} x {0} px".format(*size)
+    if size != wanted:
+        text += ", those of the contract of {1} x {0}".format(*wanted)
+    return Finding("feature", key, graded(False, size != wanted), text)
 
 
 def _check_names(key: str, found: object, wanted: list[str]) -> Finding:

@@ -96,7 +96,7 @@ def _check_file(
 def _faults(
     dataset: Dataset, key: str, episodes: Sequence[Mapping[str, Any]], scan: VideoScan
 ) -> Iterator[str]:
-    height, width = dataset.features[key]["shape"][:2]
+    height, width = dataset.picture_size(key)
     if scan.size != (height, width):
         yield f"is of {scan.size[1]} x {scan.size[0]} px, meta/info.json says {width} x {height}"
     expected = sum(int(episode["length"]) for episode in episodes)
@@ -189,7 +189,7 @@ def _check_frozen(
 def _check_statistics(dataset: Dataset, key: str, pictures: Pictures) -> Iterator[Finding]:
     """Mean and spread are those of the pictures, for the dataset and for each episode."""
     stored = dataset.stats.get(key)
-    if not stored:
+    if not isinstance(stored, dict):
         yield Finding("stats", key, "fail", "has no statistics in meta/stats.json")
         return
     cases = [(key, stored, slice(None))]
@@ -220,11 +220,10 @@ def _check_statistics(dataset: Dataset, key: str, pictures: Pictures) -> Iterato
 
 
 def _numbers(value: Any) -> npt.NDArray[np.float64]:
-    """Nested lists or arrays, as parquet gives them, flat."""
-    array = np.asarray(value)
-    if array.dtype == object:
-        return np.concatenate([_numbers(item) for item in array.ravel()])
-    return array.astype(np.float64).ravel()
+    """Nested lists or arrays, as JSON and parquet give them, flat."""
+    if isinstance(value, list | np.ndarray):
+        return np.concatenate([np.zeros(0), *map(_numbers, value)])
+    return np.array([float(value)])
 
 
 def _place(dataset: Dataset, row: int) -> str:

@@ -7,15 +7,15 @@ their code could not find their faults.
 
 import math
 from array import array
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vla_nodes.contract.actions import FLOAT64_MULTI_ARRAY, JOINT_TRAJECTORY
-from vla_nodes.contract.schema import Contract
 from vla_nodes.contract.streams import JOINT_STATE
+from vla_training.data.checks.joint_streams import JointStream
+from vla_training.data.conversion.stamps import message_stamp
 
 Times = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
@@ -23,83 +23,8 @@ Values = npt.NDArray[np.float64]
 FUTURE_NS = 50_000_000  # a stamp ahead of its receipt by more is another clock's
 
 
-@dataclass(frozen=True)
-class JointStream:
-    """A topic that carries joint values, in the order and units of the contract's vectors.
-
-    Attributes:
-        name: Of the state or action source.
-        topic: Absolute ROS topic.
-        type: ROS type.
-        joints: Names as the messages spell them.
-        fields: Of a ``JointState``, field by field.
-        units: Of the messages.
-        limits: Of each value, as indices into the contract's ``limits``; None where it has none.
-    """
-
-    name: str
-    topic: str
-    type: str
-    joints: tuple[str, ...]
-    fields: tuple[str, ...]
-    units: str
-    limits: tuple[int | None, ...]
-
-    @property
-    def value_names(self) -> tuple[str, ...]:
-        """Names of the values: the joint, and the field where it is not the position."""
-        return tuple(
-            joint if field == "position" else f"{joint}.{field}"
-            for field in self.fields
-            for joint in self.joints
-        )
-
-
-def state_streams(contract: Contract) -> list[JointStream]:
-    """The contract's states, in its order."""
-    limit_of = {state: i for i, state in enumerate(contract.measured_index)}
-    streams, start = [], 0
-    for s in contract.states:
-        end = start + len(s.vector_names)
-        limits = tuple(limit_of.get(i) for i in range(start, end))
-        streams.append(
-            JointStream(s.name, s.topic, JOINT_STATE, s.joints, s.fields, s.units, limits)
-        )
-        start = end
-    return streams
-
-
-def action_streams(contract: Contract) -> list[JointStream]:
-    """Where the contract's actions are recorded, in its order."""
-    streams, start = [], 0
-    for source in contract.actions:
-        origin = source.recorded or source
-        limits = tuple(range(start, start + len(source.joints)))
-        streams.append(
-            JointStream(
-                source.name,
-                origin.topic,
-                origin.type,
-                origin.joints,
-                ("position",),
-                origin.units,
-                limits,
-            )
-        )
-        start += len(source.joints)
-    return streams
-
-
 class JointsError(ValueError):
     """A message without the joint values that it should have."""
-
-
-def header_stamp(message: Any) -> int | None:
-    """The stamp of a message's header, ns; None where it has none."""
-    header = getattr(message, "header", None)
-    # A foxglove_msgs/msg/CompressedVideo carries its stamp without a header.
-    stamp = getattr(message, "timestamp", None) if header is None else header.stamp
-    return None if stamp is None else stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 class JointLog:
@@ -130,7 +55,7 @@ class JointLog:
             number, first = self.faults.get(str(fault), (0, receive))
             self.faults[str(fault)] = (number + 1, first)
             return
-        stamp = None if self._by_receipt else header_stamp(message)
+        stamp = None if self._by_receipt else message_stamp(message)
         if stamp == 0 and self.stream.type == JOINT_TRAJECTORY:
             stamp = None  # a trajectory without a stamp starts when it arrives
         self._receive.append(receive)

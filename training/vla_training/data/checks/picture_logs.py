@@ -11,7 +11,8 @@ import numpy.typing as npt
 from vla_nodes.contract.schema import Camera
 from vla_nodes.observation.codecs import check_camera, decode_camera
 from vla_nodes.observation.errors import CodecError
-from vla_training.data.checks.joint_logs import Times, header_stamp
+from vla_training.data.checks.joint_logs import Times
+from vla_training.data.conversion.stamps import message_stamp
 from vla_training.data.conversion.video_packets import VIDEO_TYPES, Decoded, VideoDecoder
 
 # So that large bags take minutes. Pictures of a video build on each other: its first ones.
@@ -45,7 +46,7 @@ class PictureLog:
 
     def add(self, receive: int, message: Any) -> None:
         """Takes one message in."""
-        stamp = None if self._by_receipt else header_stamp(message)
+        stamp = None if self._by_receipt else message_stamp(message)
         stamp = receive if stamp is None else stamp
         self._received += 1
         if self._video is None:

@@ -14,12 +14,11 @@ from vla_training.data.bags.bag import Bag
 from vla_training.data.checks.joint_logs import (
     JointLog,
     Times,
-    action_streams,
-    header_stamp,
     in_order,
-    state_streams,
 )
+from vla_training.data.checks.joint_streams import action_streams, state_streams
 from vla_training.data.checks.picture_logs import PictureLog
+from vla_training.data.conversion.stamps import message_stamp
 
 
 class StampLog:
@@ -35,7 +34,7 @@ class StampLog:
 
     def add(self, receive: int, message: Any) -> None:
         """Takes one message in; without a header it is dated by its receipt."""
-        stamp = None if self._by_receipt else header_stamp(message)
+        stamp = None if self._by_receipt else message_stamp(message)
         self._receive.append(receive)
         self._stamp.append(receive if stamp is None else stamp)
 

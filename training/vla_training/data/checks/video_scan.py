@@ -87,12 +87,12 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
     """
     try:
         container = av.open(str(path))
-    except (av.FFmpegError, OSError) as error:
+    except (av.FFmpegError, OSError, ValueError) as error:  # the last for texts that are not UTF-8
         raise DataError(f"{path}: cannot be opened as a video: {shown(error)}") from error
     with container:
-        if not container.streams.video:
-            raise DataError(f"{path}: has no video in it")
-        stream = container.streams.video[0]
+        stream = next(iter(container.streams.video), None)
+        if stream is None or stream.codec_context is None:
+            raise DataError(f"{path}: has no video in it that can be decoded")
         stream.thread_type = "AUTO"
         yield container, stream
 

@@ -58,6 +58,9 @@ class Arguments:
     """Where a frame lacks an input: cut the episode in two, drop the frame, or fail."""
     min_length: float = 1.0
     """Seconds; shorter parts are left out."""
+    phase: float = 0.0
+    """Seconds by which frames come after the reference's stamps; a little over their jitter keeps
+    every picture in a frame of its own."""
     workers: int | None = None
     """Episodes converted side by side. Default: one per CPU."""
     executor: Kind = "local"
@@ -167,6 +170,10 @@ def _settings(arguments: Arguments, contract: Contract) -> Settings:
         raise DataError(f"--workers is {arguments.workers}, expected 1 or more")
     if not 0 <= arguments.min_length < 1e6:
         raise DataError(f"--min-length is {arguments.min_length:g} s, expected 0 or more")
+    if not 0 <= arguments.phase < 1 / fps:
+        raise DataError(
+            f"--phase is {arguments.phase:g} s, expected 0 to {1 / fps:g}, the time between frames"
+        )
     preset = arguments.preset
     return Settings(
         fps=round(fps),
@@ -178,6 +185,7 @@ def _settings(arguments: Arguments, contract: Contract) -> Settings:
         resize=_size(arguments.resize) if arguments.resize else None,
         on_gap=arguments.on_gap,
         min_length=arguments.min_length,
+        phase=arguments.phase,
     )
 
 

@@ -57,7 +57,7 @@ def convert_episode(
         stop = bag.end if job.stop is None else min(bag.end, job.stop)
         seconds = max(0, stop - start) * 1e-9
         statistics = StreamStatistics(contract, settings.fps)
-        source = FrameSource(contract, settings.fps)
+        source = FrameSource(contract, settings.fps, round(settings.phase * 1e9))
         messages = clock.each("reading", bag.messages(topics_of(contract), job.start, job.stop))
         expected = round(seconds * settings.fps)
         with Parts(job, contract, settings, folder, subtasks, bag.start, expected) as parts:

@@ -73,10 +73,10 @@ def grid_offset(steps: int, fps: int) -> int:
 class FrameSource:
     """Makes the frames of one recording.
 
-    The grid begins at the stamp of the reference's first sample for which everything is there;
-    time k lies k / fps later, rounded to whole ns; the last time is the last for which everything
-    is there. Each time gives a ``Frame``, by the very code that makes the robot's observations,
-    or a ``Gap``.
+    The grid begins at the stamp of the reference's first sample for which everything is there,
+    or the phase after it; time k lies k / fps later, rounded to whole ns; the last time is the
+    last for which everything is there. Each time gives a ``Frame``, by the very code that makes
+    the robot's observations, or a ``Gap``.
 
     A frame is made once nothing can change it any more: every stream has come to its time, or
     another is ``PATIENCE`` ahead of it. So little waits in memory, and a picture that no frame
@@ -89,17 +89,19 @@ class FrameSource:
     Args:
         contract: What streams there are.
         fps: Frames per second.
+        phase: ns; see ``Settings.phase``.
 
     Attributes:
         lead: Samples of the reference before the first frame of a grid, over all grids.
         tail: Times after the last frame of a grid for which something came, over all grids.
     """
 
-    def __init__(self, contract: Contract, fps: int) -> None:
+    def __init__(self, contract: Contract, fps: int, phase: int = 0) -> None:
         self.lead = self.tail = 0
         self._refusals: Counter[tuple[str, str]] = Counter()  # by stream and reason
         self._details: dict[tuple[str, str], str] = {}  # of the first of each
         self._fps = fps
+        self._phase = phase
         self._reference = contract.reference
         self._streams = Streams(contract, PATIENCE)
         self._jumps: Counter[str] = Counter()
@@ -176,7 +178,7 @@ class FrameSource:
         self._front = max(self._front, newest)
         if self._start is None:
             if stream.name == self._reference:
-                self._starts.append(newest)
+                self._starts.append(newest + self._phase)
             self._streams.forget(self._starts[0] if self._starts else self._front - PATIENCE)
 
     def _made(self) -> Iterator[Frame | Gap]:

@@ -54,12 +54,15 @@ class Instructions:
     def of_folders(self, task: str, subtask: str) -> Texts:
         """What the runs in two folders are about.
 
-        Folders that the file does not name are taken at their word: the name of a folder is
-        its text, with spaces for ``_``. A file that names a task has to name all its subtasks.
+        Where the file names no folders they are taken at their word: the name of a folder is
+        its text, with spaces for ``_``. A file that names tasks has to name all of them, and
+        one that names subtasks of a task all of those.
 
         Raises:
-            DataError: The file names the task's folder and not the subtask's.
+            DataError: The file names other folders, and not these.
         """
+        if self.tasks and task not in self.tasks:
+            raise DataError(f"{self.path}: tasks has no {task!r}, a folder that holds runs")
         text, subtasks = self.tasks.get(task, ("", {}))
         where = f"{self.path}: tasks.{task}"
         if subtasks and subtask not in subtasks:
@@ -80,6 +83,7 @@ def read_instructions(path: Path) -> Instructions:
         if path.stat().st_size > _MAX_BYTES:
             raise DataError(f"{path} is larger than {_MAX_BYTES >> 20} MiB")
         content = _mapping(json.loads(path.read_text(encoding="utf-8-sig")), f"{path}")
+        content = {key: value for key, value in content.items() if value is not None}
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -93,7 +97,7 @@ def read_instructions(path: Path) -> Instructions:
         where = f"{path}: task_instructions[{place}]"
         stage = _mapping(entry, where).get("stage")
         if not isinstance(stage, int) or isinstance(stage, bool) or stage in stages:
-            raise DataError(f"{where}.stage is {_short(stage)}, expected a number of its own")
+            raise DataError(f"{where}.stage is {_short(stage)}, expected a whole number of its own")
         stages[stage] = Texts(
             _text(entry, "high_level_task", f"{where}.") or task,
             _text(entry, "subtask", f"{where}.") or _text(entry, "text", f"{where}."),

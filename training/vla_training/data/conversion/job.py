@@ -45,6 +45,8 @@ class Settings:
         on_gap: What becomes of an episode where a frame lacks an input: cut in two, go on
             without that frame, or refuse the episode.
         min_length: Seconds below which an episode or a part of one is left out.
+        phase: Seconds from the first complete observation to the first frame. Above the jitter
+            of the cameras' stamps, it keeps a picture that is a little late in its own frame.
     """
 
     fps: int
@@ -52,6 +54,7 @@ class Settings:
     resize: tuple[int, int] | None = None
     on_gap: OnGap = "cut"
     min_length: float = 1.0
+    phase: float = 0.0
 
 
 @dataclass(frozen=True)

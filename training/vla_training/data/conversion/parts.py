@@ -57,7 +57,7 @@ class Parts:
         self._subtasks = subtasks
         self._zero = zero
         self._expected = expected_frames
-        self._least = max(1, math.ceil(settings.min_length * settings.fps))
+        self._least = max(1, math.ceil(settings.min_length * settings.fps - 1e-6))
         self._held: list[Frame] = []
         self._writer: ShardWriter | None = None
         self._frames = 0  # that it has

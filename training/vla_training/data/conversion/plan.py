@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def fingerprint(
     return {
         "contract": contract_digest(contract),
         "settings": asdict(settings),
+        "versions": {name: version(name) for name in ("vla-training", "lerobot", "av", "numpy")},
         "episodes": [
             {**asdict(job), "bags": [str(bag.resolve()) for bag in job.bags]} for job in jobs
         ],

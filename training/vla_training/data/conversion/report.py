@@ -10,6 +10,8 @@ from vla_nodes.contract.schema import Contract
 from vla_training.data.conversion.actions import recorded_actions
 from vla_training.data.conversion.job import Settings
 
+_REPEATED = 0.02  # share of frames above which repeated pictures are worth a word
+
 
 @dataclass(frozen=True)
 class EpisodeReport:
@@ -117,8 +119,27 @@ def summary(
         "faults": _merge_faults(reports),
         "stages": {name: round(value, 3) for name, value in stages.items()},
         "left_out": [*left_out],
-        "notes": _notes(reports, notes),
+        "notes": _notes(reports, [*notes, *_missed_frames(reports, contract, settings)]),
     }
+
+
+def _missed_frames(
+    reports: Sequence[EpisodeReport], contract: Contract, settings: Settings
+) -> Iterator[str]:
+    """Cameras that are fast enough, and whose pictures miss their frames by a hair."""
+    frames = sum(report.frames["count"] for report in reports)
+    for camera in contract.cameras:
+        found = [(r.topics[camera.topic], r.frames["streams"].get(camera.name)) for r in reports]
+        repeats = sum(stream["repeats"] for _, stream in found if stream)
+        rates = [topic["rate_hz"]["effective"] for topic, _ in found]
+        jitter = [topic["jitter_ms"]["p95"] for topic, _ in found if topic["jitter_ms"]]
+        fast = all(rate and rate > (1 - _REPEATED) * settings.fps for rate in rates)
+        if fast and jitter and repeats > _REPEATED * frames:
+            yield (
+                f"camera {camera.name} repeats a picture in {100 * repeats / frames:.0f} % of the "
+                "frames, though it is fast enough: stamps that are late by a hair miss their "
+                f"frame; --phase {settings.phase + 2e-3 * max(*jitter, 0.5):.3f} waits for them"
+            )
 
 
 def _effective_fps(reports: Sequence[EpisodeReport]) -> float | None:

@@ -5,21 +5,25 @@ Two layouts are known, ``TASK/SUBTASK/run_NNN`` and ``stageN/run_NNN``. A run ho
 ``actions.npy`` (T, A), ``qpos.npy`` (T, S), and for each camera a folder of T JPEGs.
 """
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from vla_nodes.observation.codecs import Picture, decode_compressed
-from vla_nodes.observation.errors import CodecError
-from vla_nodes.observation.headers import read_header
+from vla_nodes.observation.codecs import Picture
 from vla_training.data.conversion.instructions import Instructions
+from vla_training.data.conversion.run_files import (
+    inside,
+    list_folders,
+    list_jpegs,
+    open_array,
+    picture_size,
+    read_picture,
+)
 from vla_training.data.errors import DataError
 
 ACTIONS = "actions.npy"
@@ -27,8 +31,6 @@ POSITIONS = "qpos.npy"
 _RUN = re.compile(r"run_?[0-9]+")
 _STAGE = re.compile(r"stage_?([0-9]{1,9})")
 _CAMERA = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_MAX_JPEG = 64 * 1024**2
-_MAX_VECTOR = 1024
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class Run:
         """Its arrays, by their names, and the JPEGs of each camera in order, by its name."""
         folder = self.root / self.name
         return {
-            **{name: (_inside(folder / name, self.root),) for name in (POSITIONS, ACTIONS)},
-            **{camera: _jpegs(folder / camera, self.root) for camera in self.sizes},
+            **{name: (inside(folder / name, self.root),) for name in (POSITIONS, ACTIONS)},
+            **{camera: list_jpegs(folder / camera, self.root) for camera in self.sizes},
         }
 
     def frames(self) -> Iterator["RunFrame"]:
@@ -71,13 +73,14 @@ class Run:
                 run has changed since it was found.
         """
         files = self.files()
-        states, actions = (_open_array(files[name][0]) for name in (POSITIONS, ACTIONS))
+        states, actions = (open_array(files[name][0]) for name in (POSITIONS, ACTIONS))
         counts = {len(states), len(actions), *(len(files[camera]) for camera in self.sizes)}
         if counts != {self.length}:
             raise DataError(f"run {self.name} changed while it was imported")
         for frame in range(self.length):
             pictures = {
-                camera: _picture(files[camera][frame], size) for camera, size in self.sizes.items()
+                camera: read_picture(files[camera][frame], size)
+                for camera, size in self.sizes.items()
             }
             yield RunFrame(pictures, states[frame], actions[frame])
 
@@ -108,13 +111,13 @@ def find_runs(root: Path, instructions: Instructions) -> tuple[list[Run], list[s
     runs: list[Run] = []
     others: list[str] = []
     for holder in _holders(root):
-        found = [folder for folder in _folders(holder, root) if _RUN.fullmatch(folder.name)]
+        found = [folder for folder in list_folders(holder, root) if _RUN.fullmatch(folder.name)]
         if not found:
             others.append(_name(holder, root))
             continue
         task, subtask = _texts(holder, root, instructions)
         runs += [_look(folder, root, task, subtask) for folder in found]
-        others += [_name(f, root) for f in _folders(holder, root) if f not in found]
+        others += [_name(f, root) for f in list_folders(holder, root) if f not in found]
     if not runs:
         raise DataError(
             f"{root} holds no run; expected TASK/SUBTASK/run_NNN or stageN/run_NNN below it"
@@ -126,8 +129,8 @@ def find_runs(root: Path, instructions: Instructions) -> tuple[list[Run], list[s
 
 def _holders(root: Path) -> Iterator[Path]:
     """The folders that should hold runs."""
-    for top in _folders(root, root):
-        inner = _folders(top, root)
+    for top in list_folders(root, root):
+        inner = list_folders(top, root)
         if any(_RUN.fullmatch(folder.name) for folder in inner) or not inner:
             yield top
         else:
@@ -149,7 +152,7 @@ def _texts(holder: Path, root: Path, instructions: Instructions) -> tuple[str, s
 def _look(folder: Path, root: Path, task: str, subtask: str) -> Run:
     """Makes out what a run holds."""
     name = _name(folder, root)
-    cameras = {place.name: _jpegs(place, root) for place in _folders(folder, root)}
+    cameras = {place.name: list_jpegs(place, root) for place in list_folders(folder, root)}
     cameras = {camera: files for camera, files in cameras.items() if files}
     if not cameras:
         raise DataError(f"run {name} holds no folder of JPEGs; expected one for each camera")
@@ -158,9 +161,7 @@ def _look(folder: Path, root: Path, task: str, subtask: str) -> Run:
             raise DataError(
                 f"run {name} has a camera {camera!r}; expected a name of letters, digits, _ and -"
             )
-    shapes = {
-        file: _open_array(_inside(folder / file, root)).shape for file in (ACTIONS, POSITIONS)
-    }
+    shapes = {file: open_array(inside(folder / file, root)).shape for file in (ACTIONS, POSITIONS)}
     counts = {file: shape[0] for file, shape in shapes.items()}
     counts |= {f"{camera}/": len(files) for camera, files in cameras.items()}
     if len(set(counts.values())) > 1:
@@ -174,7 +175,7 @@ def _look(folder: Path, root: Path, task: str, subtask: str) -> Run:
         length=counts[ACTIONS],
         state_size=shapes[POSITIONS][1],
         action_size=shapes[ACTIONS][1],
-        sizes={camera: _size(files[0], _read_jpeg(files[0])) for camera, files in cameras.items()},
+        sizes={camera: picture_size(files[0]) for camera, files in cameras.items()},
     )
 
 
@@ -192,88 +193,5 @@ def _compare(first: Run, run: Run) -> None:
             )
 
 
-def _open_array(path: Path) -> npt.NDArray[np.floating]:
-    """Opens an array of rows; what its header claims is never allocated."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]:.200}") from error
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
-        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"
-        raise DataError(f"{path} holds {found}, expected floats of (frames, values)")
-    if not (array.shape[0] and 0 < array.shape[1] <= _MAX_VECTOR):
-        raise DataError(
-            f"{path} has shape {array.shape}, expected frames of 1 to {_MAX_VECTOR} values"
-        )
-    return array
-
-
-def _jpegs(folder: Path, root: Path) -> tuple[Path, ...]:
-    """The JPEGs of a folder, by number."""
-    found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") or not entry.name.lower().endswith((".jpg", ".jpeg")):
-                continue
-            path = Path(entry.path)
-            found.append(_inside(path, root) if entry.is_symlink() else path)
-    return tuple(sorted(found, key=lambda path: _natural(path.name)))
-
-
-def _picture(path: Path, size: tuple[int, int]) -> Picture:
-    data = _read_jpeg(path)
-    found = _size(path, data)
-    if found != size:
-        raise DataError(
-            f"{path} has {found[1]} x {found[0]} px, "
-            f"expected {size[1]} x {size[0]} as the first of the camera"
-        )
-    try:
-        return decode_compressed(SimpleNamespace(data=data))
-    except CodecError as error:
-        raise DataError(f"{path}: {error}") from error
-
-
-def _read_jpeg(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > _MAX_JPEG:
-            raise DataError(f"{path} is larger than {_MAX_JPEG >> 20} MiB")
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _size(path: Path, data: bytes) -> tuple[int, int]:
-    """Height and width of a JPEG."""
-    try:
-        header = read_header(data)
-    except CodecError as error:
-        raise DataError(f"{path}: {error}") from error
-    if header.format != "jpeg":
-        raise DataError(f"{path} is a {header.format}, expected a JPEG")
-    return header.height, header.width
-
-
-def _folders(folder: Path, root: Path) -> list[Path]:
-    """Folders in a folder, in natural order, hidden ones left out."""
-    inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return [_inside(path, root) for path in sorted(inner, key=lambda path: _natural(path.name))]
-
-
-def _inside(path: Path, root: Path) -> Path:
-    if not path.resolve().is_relative_to(root):
-        raise DataError(f"{path} leads out of {root}")
-    return path
-
-
 def _name(folder: Path, root: Path) -> str:
     return folder.relative_to(root).as_posix()
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    """Sorts numbers in names by their value."""
-    parts: list[str | int] = [*re.split(r"([0-9]+)", name)]
-    parts[1::2] = [int(number) for number in parts[1::2]]
-    return parts, name

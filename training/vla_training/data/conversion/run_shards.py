@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run folders to shards, in threads: decoding and encoding release the interpreter's lock."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -93,10 +94,11 @@ def _make_shard(
 
 def _source(run: Run) -> dict[str, Any]:
     """Where an episode is from, and what tells whether that has changed."""
-    states = [path.stat() for paths in run.files().values() for path in paths]
-    return {
-        "run": run.name,
-        "subtask": run.subtask,
-        "bytes": sum(state.st_size for state in states),
-        "newest_mtime_ns": max(state.st_mtime_ns for state in states),
-    }
+    digest = hashlib.sha256()
+    for paths in run.files().values():
+        for path in paths:
+            state = path.stat()
+            # Names too: pictures that are renamed keep size and time, and change their order.
+            name = os.fsencode(path.relative_to(run.root))
+            digest.update(b"%s %d %d\n" % (name, state.st_size, state.st_mtime_ns))
+    return {"run": run.name, "subtask": run.subtask, "files": digest.hexdigest()}

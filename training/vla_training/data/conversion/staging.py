@@ -23,6 +23,8 @@ def write_whole(file: Path, content: object) -> None:
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         write_json(aside, content)
+        with aside.open("rb") as written:
+            os.fsync(written.fileno())  # else a power cut may leave an empty file of that name
         aside.replace(file)
     except OSError as error:
         raise DataError(f"{file}: cannot be written: {error.strerror or error}") from error

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 
 from vla_training.data.errors import DataError
 from vla_training.data.labels.column_statistics import Statistics, of_all, of_episodes
+from vla_training.data.labels.metadata import INFO, STATS, write_json
 from vla_training.data.labels.replacement import rewrite
 
-INFO = "meta/info.json"
-_STATS = "meta/stats.json"
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
 
 
 @dataclass(frozen=True)
@@ -53,30 +53,6 @@ class Frames:
         return firsts
 
 
-def read_info(root: Path) -> dict[str, Any]:
-    """The dataset's ``info.json``.
-
-    Raises:
-        DataError: There is none, it is of another version of the format, or there are no
-            episodes.
-    """
-    path = root / INFO
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-        version, episodes, features = (
-            info[key] for key in ("codebase_version", "total_episodes", "features")
-        )
-    except FileNotFoundError as error:
-        raise DataError(f"{root} is no LeRobot dataset: it has no {INFO}") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path} is no description of a dataset: {error!r:.200}") from error
-    if not str(version).startswith("v3.") or not isinstance(features, dict):
-        raise DataError(f"{path} is of version {version!r:.20}, expected v3.0")
-    if not isinstance(episodes, int) or episodes < 1:
-        raise DataError(f"{path} counts {episodes!r:.20} episodes, expected at least 1")
-    return info
-
-
 def read_frames(root: Path, info: Mapping[str, Any], columns: Collection[str]) -> Frames:
     """Reads columns of one number per frame.
 
@@ -100,6 +76,9 @@ def read_frames(root: Path, info: Mapping[str, Any], columns: Collection[str]) -
     for name in wanted:
         if name not in table.column_names:
             raise DataError(f"{root / 'data'} has no column {name}")
+        kind = table[name].type
+        if not any(is_kind(kind) for is_kind in _NUMBERS):
+            raise DataError(f"{root / 'data'}: {name} holds {kind!s:.100}, expected numbers")
         # A NaN that went through pandas has become a gap, and becomes NaN again.
         if table[name].null_count and not pa.types.is_floating(table[name].type):
             raise DataError(f"{root / 'data'}: column {name} has gaps")
@@ -124,6 +103,8 @@ def read_frames(root: Path, info: Mapping[str, Any], columns: Collection[str]) -
 
 def write_columns(
     root: Path,
+    info: Mapping[str, Any],
+    stats: Mapping[str, Any],
     columns: Mapping[str, npt.NDArray[Any]],
     lengths: npt.NDArray[np.int64],
     remove: Collection[str] = (),
@@ -132,6 +113,8 @@ def write_columns(
 
     Args:
         root: Of the dataset, which nobody else reads yet: this takes many steps.
+        info: Its ``info.json``.
+        stats: Its ``stats.json``.
         columns: (N,) by name; one that exists is replaced.
         lengths: (E,) frames of each episode.
         remove: Names of columns that go.
@@ -146,26 +129,18 @@ def write_columns(
     episodes = {name: of_episodes(values, lengths) for name, values in columns.items()}
     for path in sorted((root / "meta/episodes").glob("*/*.parquet")):
         _rewrite_table(path, _episode_columns(path, episodes), dropped)
-    info, stats = read_info(root), _read_stats(root)
-    for name in dropped:
-        info["features"].pop(name, None)
-        stats.pop(name, None)
+    features = {name: info["features"][name] for name in info["features"] if name not in dropped}
+    stats = {name: stats[name] for name in stats if name not in dropped}
     for name, values in columns.items():
-        info["features"][name] = {"dtype": str(values.dtype), "shape": [1], "names": None}
+        features[name] = {"dtype": str(values.dtype), "shape": [1], "names": None}
         stats[name] = of_all(values, episodes[name])
-    write_json(root / INFO, info)
-    write_json(root / _STATS, stats)
+    write_json(root / INFO, {**info, "features": features})
+    write_json(root / STATS, stats)
 
 
 def data_files(root: Path) -> list[Path]:
     """The dataset's tables, in LeRobot's order."""
     return sorted((root / "data").glob("*/*.parquet"))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replaces a JSON file of a dataset."""
-    text = json.dumps(value, indent=4, ensure_ascii=False)
-    rewrite(path, lambda new: new.write_text(text, encoding="utf-8"))
 
 
 def _check_feature(root: Path, info: Mapping[str, Any], name: str) -> None:
@@ -175,11 +150,6 @@ def _check_feature(root: Path, info: Mapping[str, Any], name: str) -> None:
     kind, shape = feature.get("dtype"), feature.get("shape")
     if list(shape or ()) != [1] or not str(kind).startswith(("float", "int", "uint", "bool")):
         raise DataError(f"column {name} is {kind} {shape}, expected one number per frame")
-
-
-def _read_stats(root: Path) -> dict[str, Any]:
-    path = root / _STATS
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _episode_columns(

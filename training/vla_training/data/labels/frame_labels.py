@@ -18,6 +18,7 @@ from vla_training.data.labels.labels import Mode, advantages, indicators, return
 RETURN = "return"
 ADVANTAGE = "advantage"
 POSITIVE = "positive"
+LABELS = (RETURN, ADVANTAGE, POSITIVE)
 UNLABELLED = -1
 """In ``positive``, a frame without a label; its return and advantage are NaN."""
 
@@ -64,8 +65,8 @@ def read_inputs(root: Path, info: Mapping[str, Any], settings: Settings) -> Fram
     used = [column for column in (settings.values, settings.corrected) if column]
     if settings.corrected and not settings.values:
         raise DataError("corrected frames matter to advantages alone, which need --values")
-    if own := {RETURN, ADVANTAGE, POSITIVE}.intersection(used):
-        raise DataError(f"column {own.pop()} is a label, expected one that labels are made from")
+    if own := [column for column in used if column in LABELS]:
+        raise DataError(f"column {own[0]} is a label, expected one that labels are made from")
     known = [OUTCOME] if OUTCOME in info["features"] else []
     return read_frames(root, info, [_TASK, *known, *used])
 

@@ -13,26 +13,22 @@ import pyarrow as pa
 import tyro
 
 from vla_training.data.errors import DataError
-from vla_training.data.labels.columns import read_info, write_columns
+from vla_training.data.labels.columns import write_columns
 from vla_training.data.labels.frame_labels import (
-    ADVANTAGE,
     POSITIVE,
     RETURN,
-    UNLABELLED,
     Settings,
     make_labels,
     read_inputs,
 )
+from vla_training.data.labels.metadata import STATS, read_info, read_json
 from vla_training.data.labels.record import (
     differences,
     new_record,
     read_record,
-    same_labels,
     write_record,
 )
 from vla_training.data.labels.replacement import replacement, sole_access
-
-__all__ = ["ADVANTAGE", "POSITIVE", "RETURN", "UNLABELLED", "Settings", "label", "main"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (pa.ArrowException, LookupError) as error:
         print(f"vla-label: {arguments.dataset} is damaged: {error!r:.200}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("vla-label: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -88,31 +87,28 @@ def label(dataset: Path, settings: Settings, *, replace: bool = False) -> str:
     """
     root = dataset.resolve()
     with sole_access(root):
-        info = read_info(root)
+        info, stats = read_info(root), read_json(root / STATS) or {}
         frames = read_inputs(root, info, settings)
         labels = make_labels(frames, settings)
         record = new_record(root, asdict(settings), frames, list(labels))
         before = read_record(root)
-        if before is not None and same_labels(before, record):
+        what = differences(before, record, info["features"]) if before else ""
+        if before and not what:
             return f"{dataset} has these labels already"
         if not replace:
-            _refuse_loss(dataset, info, before, record)
+            _refuse_loss(dataset, info, what, record)
         stale = before["columns"] if before else []
         with replacement(root) as new:
-            write_columns(new, labels, frames.lengths, remove=stale)
+            write_columns(new, info, stats, labels, frames.lengths, remove=stale)
             write_record(new, record)
     return _summary(dataset, labels)
 
 
 def _refuse_loss(
-    dataset: Path,
-    info: Mapping[str, Any],
-    before: Mapping[str, Any] | None,
-    record: Mapping[str, Any],
+    dataset: Path, info: Mapping[str, Any], what: str, record: Mapping[str, Any]
 ) -> None:
-    """Refuses where labels would be lost."""
-    if before is not None:
-        what = differences(before, record)
+    """Refuses where labels would be lost; ``what`` says how those there differ."""
+    if what:
         raise DataError(f"{dataset} has other labels ({what}); --replace makes them anew")
     for column in record["columns"]:
         if column in info["features"]:

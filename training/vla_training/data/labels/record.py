@@ -2,15 +2,16 @@
 """What a dataset keeps about its labels: ``meta/labels.json``."""
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vla_training.data.errors import DataError
-from vla_training.data.labels.columns import Frames, write_json
+from vla_training.data.labels.columns import Frames
+from vla_training.data.labels.frame_labels import LABELS
+from vla_training.data.labels.metadata import read_json, write_json
 
 _FILE = "meta/labels.json"
 
@@ -26,7 +27,7 @@ def new_record(
         frames: That they follow from.
         columns: Their names.
     """
-    conversion = _read_json(root / "meta/conversion.json") or {}
+    conversion = read_json(root / "meta/conversion.json") or {}
     return {
         "settings": dict(settings),
         "columns": list(columns),
@@ -46,29 +47,38 @@ def read_record(root: Path) -> dict[str, Any] | None:
     Raises:
         DataError: It is damaged.
     """
-    record = _read_json(root / _FILE)
+    record = read_json(root / _FILE)
     if record is None:
         return None
     kinds = {"settings": dict, "columns": list, "inputs": str}
-    if not all(isinstance(record.get(key), kind) for key, kind in kinds.items()):
+    # Its columns are removed with the labels: what else it may name is not ours.
+    if not all(isinstance(record.get(key), kind) for key, kind in kinds.items()) or not all(
+        column in LABELS for column in record["columns"]
+    ):
         raise DataError(f"{root / _FILE} is no record of labels; expected it as vla-label wrote it")
     return record
 
 
-def same_labels(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two records are of the same labels."""
-    return all(one[key] == other[key] for key in ("settings", "inputs"))
+def differences(
+    before: Mapping[str, Any], asked: Mapping[str, Any], features: Collection[str]
+) -> str:
+    """In what the labels that are there differ from those asked for, in words; empty if not.
 
-
-def differences(before: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """In what two records differ, in words."""
+    Args:
+        before: Record of those that are there.
+        asked: Record of the others.
+        features: Columns of the dataset, from which other programs may have removed some.
+    """
     there, wanted = before["settings"], asked["settings"]
     found = [
         f"{key} {there.get(key)} there, {wanted[key]} asked for"
         for key in wanted
         if there.get(key) != wanted[key]
     ]
-    return "; ".join(found) or "made from other lengths, tasks, outcomes or values"
+    found += [f"column {name} is gone" for name in before["columns"] if name not in features]
+    if not found and before["inputs"] != asked["inputs"]:
+        found.append("made from other lengths, tasks, outcomes or values")
+    return "; ".join(found)
 
 
 def _digest(frames: Frames) -> str:
@@ -78,15 +88,3 @@ def _digest(frames: Frames) -> str:
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(frames.columns[name]).tobytes())
     return digest.hexdigest()
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise DataError(f"{path} cannot be read: {error!s:.200}") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path} holds a {type(value).__name__}, expected an object")
-    return value

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vla_training.data.errors import DataError
+
 Rgb = npt.NDArray[np.uint8]
 
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -25,9 +27,9 @@ class Augmentation:
 
     Attributes:
         crop: Share of width and height that is kept, anywhere in the picture, and scaled up
-            to the size of the whole.
+            to the size of the whole; at most 1.
         rotation: Degrees, at most, either way. What turns into view is black.
-        brightness: Factors from 1 - this to 1 + this; likewise the next two.
+        brightness: Factors from 1 - this to 1 + this, of 1 at most; likewise the next two.
         contrast: About the picture's mean grey.
         saturation: About each pixel's own grey.
         colour_only: Cameras that are neither cropped nor turned, because they move with the
@@ -40,6 +42,20 @@ class Augmentation:
     contrast: float = 0.4
     saturation: float = 0.5
     colour_only: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what would shrink, blow up or invert pictures.
+
+        Raises:
+            DataError: A setting is out of its range.
+        """
+        if not 0.0 < self.crop <= 1.0:
+            raise DataError(f"crop is {self.crop}, expected more than 0 and at most 1")
+        if not 0.0 <= self.rotation <= 180.0:
+            raise DataError(f"rotation is {self.rotation}, expected 0 to 180 degrees")
+        for name in ("brightness", "contrast", "saturation"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise DataError(f"{name} is {getattr(self, name)}, expected 0 to 1")
 
     def __call__(
         self, images: Mapping[str, torch.Tensor], seed: Sequence[int]
@@ -67,7 +83,7 @@ class Augmentation:
         return torch.from_numpy(recolour(picture, *factors)).permute(2, 0, 1)
 
     def _is_colour_only(self, camera: str) -> bool:
-        return "wrist" in camera if self.colour_only is None else camera in self.colour_only
+        return "wrist" in camera.lower() if self.colour_only is None else camera in self.colour_only
 
 
 def crop_and_turn(picture: Rgb, share: float, place: tuple[float, float], angle: float) -> Rgb:

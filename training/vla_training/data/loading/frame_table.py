@@ -22,6 +22,7 @@ from vla_training.data.conversion.job import Outcome
 from vla_training.data.conversion.schema import ACTION, BAG_TIME, OUTCOME, STATE, SUBTASK
 from vla_training.data.errors import DataError
 from vla_training.data.labels.frame_labels import ADVANTAGE, POSITIVE, RETURN, UNLABELLED
+from vla_training.data.loading.frame_columns import Columns, Words
 
 _UNKNOWN: dict[str, np.generic] = {
     OUTCOME: np.int64(Outcome.UNKNOWN),
@@ -29,22 +30,6 @@ _UNKNOWN: dict[str, np.generic] = {
     ADVANTAGE: np.float32(np.nan),
     POSITIVE: np.int64(UNLABELLED),
 }
-
-
-@dataclass(frozen=True)
-class Words:
-    """A column of texts, of which few differ.
-
-    Attributes:
-        codes: (N,) which text.
-        texts: By code.
-    """
-
-    codes: npt.NDArray[np.int64]
-    texts: tuple[str, ...]
-
-    def __getitem__(self, row: int) -> str:
-        return self.texts[self.codes[row]]
 
 
 @dataclass(frozen=True)
@@ -84,19 +69,19 @@ class FrameTable:
 
 
 def read_frame_table(
-    root: Path, features: Collection[str], fps: int, episodes: Collection[int]
+    root: Path, features: Mapping[str, Any], fps: int, episodes: Collection[int]
 ) -> FrameTable:
     """Reads the frames of some episodes.
 
     Args:
         root: Of a LeRobot v3 dataset.
-        features: Names of its columns, state and action among them.
+        features: Of its ``info.json``, state and action among them.
         fps: Of the dataset.
         episodes: Indices, each once.
 
     Raises:
-        DataError: The frames cannot be read, do not follow each other, or hold a state or an
-            action that is not finite.
+        DataError: The frames cannot be read, do not follow each other, hold a state or an
+            action that is not finite, or a column holds something else than is expected of it.
     """
     optional = [c for c in (BAG_TIME, SUBTASK, *_UNKNOWN) if c in features]
     wanted = ["episode_index", "frame_index", "timestamp", "task_index", STATE, ACTION, *optional]
@@ -104,27 +89,27 @@ def read_frame_table(
         files = sorted((root / "data").glob("*/*.parquet"))
         chosen = compute.field("episode_index").isin(list(episodes))
         table = arrow.dataset(files).to_table(columns=wanted, filter=chosen).combine_chunks()
-        tasks = pd.read_parquet(root / "meta/tasks.parquet").task_index
-    except (pa.ArrowException, OSError, AttributeError) as error:
-        raise DataError(f"{root} cannot be read: {shown(error)}") from error
-    episode, frame = (table[name].to_numpy() for name in ("episode_index", "frame_index"))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{root / 'data'} cannot be read: {shown(error)}") from error
+    columns = Columns(root, table)
+    episode, frame = (columns.integers(name) for name in ("episode_index", "frame_index"))
     starts = np.flatnonzero(np.diff(episode, prepend=-1))
     lengths = np.diff(starts, append=len(table))
     if episode[starts].tolist() != sorted(episodes) or not np.array_equal(
         frame, np.arange(len(table)) - np.repeat(starts, lengths)
     ):
         raise DataError(f"{root / 'data'} does not hold every episode, frame by frame")
-    times = table[BAG_TIME].to_numpy() if BAG_TIME in optional else None
+    times = columns.integers(BAG_TIME) if BAG_TIME in optional else None
     return FrameTable(
         episode=episode,
         frame=frame,
-        timestamp=table["timestamp"].to_numpy(),
+        timestamp=columns.floats("timestamp"),
         end=_ends(starts, times, fps, len(table)),
-        state=_vectors(root, table, STATE),
-        action=_vectors(root, table, ACTION),
-        task=Words(table["task_index"].to_numpy(), _task_texts(root, tasks)),
-        subtask=_words(table, SUBTASK),
-        labels={name: _label(table, name) for name in _UNKNOWN},
+        state=columns.vectors(STATE, features[STATE]["shape"][0]),
+        action=columns.vectors(ACTION, features[ACTION]["shape"][0]),
+        task=_tasks(root, columns.integers("task_index")),
+        subtask=columns.words(SUBTASK) if SUBTASK in optional else Words(0 * episode, ("",)),
+        labels={name: _label(columns, name, name in optional) for name in _UNKNOWN},
     )
 
 
@@ -140,33 +125,27 @@ def _ends(
     return np.repeat(ends, ends - starts)
 
 
-def _vectors(root: Path, table: pa.Table, name: str) -> npt.NDArray[np.float32]:
-    column = table[name]
-    if pa.types.is_nested(column.type):  # LeRobot stores vectors of one element as numbers
-        column = compute.list_flatten(column)
-    values = column.to_numpy().astype(np.float32, copy=False).reshape(len(table), -1)
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if bad.size:
-        episode, frame = (table[c][int(bad[0])] for c in ("episode_index", "frame_index"))
-        raise DataError(f"{root}: {name} is not finite in frame {frame} of episode {episode}")
-    return values
+def _tasks(root: Path, codes: npt.NDArray[np.int64]) -> Words:
+    """The task of each frame, of which the table holds the index alone."""
+    path = root / "meta/tasks.parquet"
+    try:
+        tasks = pd.read_parquet(path).task_index.sort_values()
+    except (pa.ArrowException, OSError, AttributeError) as error:
+        raise DataError(f"{path} cannot be read: {shown(error)}") from error
+    if list(tasks) != list(range(len(tasks))):
+        raise DataError(f"{path} does not count its tasks from 0")
+    if not all(isinstance(text, str) for text in tasks.index):
+        raise DataError(f"{path} is indexed by {tasks.index.dtype}, expected the tasks' texts")
+    strange = codes[(codes < 0) | (codes >= len(tasks))]
+    if strange.size:
+        raise DataError(f"{root}: task_index holds {strange[0]}, and {path} {len(tasks)} tasks")
+    return Words(codes, tuple(tasks.index))
 
 
-def _task_texts(root: Path, tasks: pd.Series) -> tuple[str, ...]:
-    if sorted(tasks) != list(range(len(tasks))):
-        raise DataError(f"{root / 'meta/tasks.parquet'} does not count its tasks from 0")
-    return tuple(tasks.sort_values().index)
-
-
-def _words(table: pa.Table, name: str) -> Words:
-    if name not in table.column_names:
-        return Words(np.zeros(len(table), np.int64), ("",))
-    column = table[name].combine_chunks().fill_null("").dictionary_encode()
-    return Words(column.indices.to_numpy().astype(np.int64), tuple(column.dictionary.to_pylist()))
-
-
-def _label(table: pa.Table, name: str) -> npt.NDArray[Any]:
+def _label(columns: Columns, name: str, known: bool) -> npt.NDArray[Any]:
     unknown = _UNKNOWN[name]
-    if name not in table.column_names:
-        return np.full(len(table), unknown)
-    return table[name].to_numpy().astype(unknown.dtype, copy=False)
+    if not known:
+        return np.full(len(columns.table), unknown)
+    if isinstance(unknown, np.integer):
+        return columns.integers(name, int(unknown))
+    return columns.floats(name)

@@ -12,17 +12,11 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset
 
 from vla_training.data.bags.errors import shown
-from vla_training.data.conversion.schema import (
-    ACTION,
-    OUTCOME,
-    STATE,
-    SUBTASK,
-    DatasetSchema,
-    image_key,
-)
+from vla_training.data.conversion.schema import OUTCOME, SUBTASK, image_key
 from vla_training.data.errors import DataError
-from vla_training.data.labels.columns import INFO, read_info
 from vla_training.data.labels.frame_labels import ADVANTAGE, POSITIVE, RETURN
+from vla_training.data.labels.metadata import read_info
+from vla_training.data.loading.dataset_schema import dataset_schema
 from vla_training.data.loading.frame_table import FrameTable, read_frame_table
 from vla_training.data.loading.video_clips import find_clips
 from vla_training.data.loading.video_reader import VideoReader
@@ -111,7 +105,7 @@ class TrainingSet(Dataset[Item]):
         self.chunk = chunk
         info = read_info(self.root)
         chosen = _episodes(self.root, info, episodes)
-        self.schema = _schema(self.root, info, cameras)
+        self.schema = dataset_schema(self.root, info, cameras)
         self._table = read_frame_table(self.root, info["features"], self.schema.fps, chosen)
         self._clips = {
             camera: find_clips(self.root, info, image_key(camera), chosen)
@@ -193,45 +187,6 @@ def _episodes(root: Path, info: Mapping[str, Any], episodes: Sequence[int] | Non
         outside = chosen[0] if chosen[0] < 0 else chosen[-1]
         raise DataError(f"episode {outside} is not in {root}, which has {count}")
     return chosen
-
-
-def _schema(root: Path, info: Mapping[str, Any], cameras: Sequence[str] | None) -> DatasetSchema:
-    features = info["features"]
-    prefix = image_key("")
-    there = [key.removeprefix(prefix) for key in features if key.startswith(prefix)]
-    for camera in cameras or ():
-        if camera not in there:
-            known = shown(", ".join(there)) or "none"
-            raise DataError(f"{root} has no camera {camera!r}, only {known}")
-    for key in (STATE, ACTION):
-        if key not in features:
-            raise DataError(f"{root} has no column {key}")
-    try:
-        return DatasetSchema(
-            robot=info.get("robot_type") or "",
-            fps=info["fps"],
-            state_names=_names(features[STATE]),
-            action_names=_names(features[ACTION]),
-            cameras={
-                camera: _size(features[image_key(camera)])
-                for camera in (there if cameras is None else cameras)
-            },
-        )
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{root / INFO} is no description of a dataset: {error!r:.200}") from error
-
-
-def _names(feature: Mapping[str, Any]) -> tuple[str, ...]:
-    """Of a vector's elements; some datasets group them, some have none."""
-    names = feature["names"]
-    if isinstance(names, dict):
-        names = [name for group in names.values() for name in group]
-    return tuple(names or map(str, range(feature["shape"][0])))
-
-
-def _size(feature: Mapping[str, Any]) -> tuple[int, int]:
-    sizes = dict(zip(feature["names"] or ("height", "width"), feature["shape"], strict=False))
-    return sizes["height"], sizes["width"]
 
 
 def _rows(

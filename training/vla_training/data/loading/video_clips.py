@@ -11,6 +11,7 @@ import pyarrow.dataset as arrow
 
 from vla_training.data.bags.errors import shown
 from vla_training.data.errors import DataError
+from vla_training.data.labels.metadata import INFO
 
 
 class Clip(NamedTuple):
@@ -51,14 +52,18 @@ def find_clips(
         raise DataError(f"{root / 'meta/episodes'} cannot be read: {shown(error)}") from error
     clips = {}
     for episode, chunk, file, start in zip(*(c.to_pylist() for c in table.columns), strict=True):
-        name = str(info["video_path"]).format(video_key=key, chunk_index=chunk, file_index=file)
+        try:
+            name = info["video_path"].format(video_key=key, chunk_index=chunk, file_index=file)
+        except (LookupError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"{root / INFO} has video_path {shown(info.get('video_path'))}, expected one of "
+                "video_key, chunk_index and file_index"
+            ) from error
         clips[episode] = Clip(root / name, start)
     for path in {clip.path for clip in clips.values()}:
         # Files may be links to a cache, as Hugging Face's library makes them.
         if not Path(os.path.normpath(path)).is_relative_to(root):
-            raise DataError(
-                f"{root / 'meta/info.json'} leads to {shown(path)}, outside the dataset"
-            )
+            raise DataError(f"{root / INFO} leads to {shown(path)}, outside the dataset")
         if not path.is_file():
             raise DataError(f"{path} is missing")
     missing = sorted(set(episodes) - clips.keys())
