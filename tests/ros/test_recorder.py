@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import yaml
+from builtin_interfaces.msg import Time
 from graph_client import GraphClient
 from lifecycle_msgs.msg import Transition
 from mcap.exceptions import EndOfFile
@@ -24,6 +25,7 @@ from rclpy.qos import QoSProfile
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, JointState
 from vla_interfaces.action import ExecuteTask
 from vla_interfaces.msg import Subtask, Task, TaskResult
@@ -338,6 +340,53 @@ def test_a_recorder_that_was_held_up_still_hears_how_the_goal_ended(recorder: Ca
         assert episode.custom["outcome"] == "success"
         # What came before the result is there, however late it was heard.
         assert episode.messages["/joint_states"] == joints
+
+
+def test_messages_that_never_arrive_are_counted(recorder: Callable) -> None:
+    with recorder(auto=False) as it:
+        it.activate()
+        assert it.start().success
+        it.publish_joints(range(1))
+        it.wait_for_messages(1)
+        process = psutil.Process(it.processes.pid("recorder"))
+        process.suspend()
+        # More than the middleware keeps for one that does not listen.
+        it.publish_joints(range(1, 3001))
+        process.resume()
+        it.wait_for_messages(3001)
+        it.wait_for_health(WARN, "messages of /joint_states were dropped")
+        assert "dropped: /joint_states" in it.stop(STOP.OUTCOME_SUCCESS).message
+        episode = read(it.episodes()[0])
+        figures = episode.document["topics"]["/joint_states"]
+        assert figures["messages"] == len(episode.messages["/joint_states"]) < 3001
+        assert figures["messages"] + figures["dropped"] == 3001
+
+
+def test_an_episode_ends_where_simulated_time_goes_back(recorder: Callable) -> None:
+    with recorder(use_sim_time=True) as it:
+        clock = it.client.node.create_publisher(Clock, "/clock", 10)
+        seconds = [100]
+        it.client.node.create_timer(0.02, lambda: clock.publish(Clock(clock=Time(sec=seconds[0]))))
+        assert it.client.transition("recorder", Transition.TRANSITION_CONFIGURE)
+        it.client.wait_until(
+            lambda: it.client.message("recorder") == "ok", 20.0, "it hears of simulated time"
+        )
+        assert it.client.transition("recorder", Transition.TRANSITION_ACTIVATE)
+        for begin in (100, 99):
+            assert it.start().success
+            it.publish_joints(range(10))
+            it.wait_for_messages(10)
+            seconds[0] = begin - 1
+            it.client.wait_until(
+                lambda: (
+                    "time went back" in it.client.value("recorder", "last")
+                    and not it.client.value("recorder", "recording")
+                ),
+                10.0,
+                "it is ended",
+            )
+            with Reader(it.episodes()[-1]) as bag:
+                assert {stamp for _, stamp, _ in bag.messages()} == {begin * 10**9}
 
 
 def test_an_episode_is_closed_when_the_recorder_ends(recorder: Callable) -> None:

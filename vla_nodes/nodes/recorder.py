@@ -57,6 +57,7 @@ _OWN_TOPICS = {
     topics.VALUE: "ValueEstimate",
 }
 _LATCHED = (topics.SUBTASK, topics.TASK_RESULT)
+_Info = dict[str, int | None]  # what the middleware says of a message
 _OUTCOMES: dict[int, Outcome] = {
     ExecuteTask.Result.OUTCOME_SUCCESS: "success",
     ExecuteTask.Result.OUTCOME_STALLED: "failure",
@@ -189,7 +190,7 @@ class Recorder(ManagedNode[RecorderParameters]):
         if self._subtask is not None:
             channel, data = self._subtask
             if deserialize_message(data, Subtask).goal == self._lease.goal:
-                self._on_data(channel, data)
+                self._put(channel, data)
         return recording
 
     def _finish(self, outcome: Outcome, reason: str) -> Recording:
@@ -203,6 +204,9 @@ class Recorder(ManagedNode[RecorderParameters]):
         self._ticks_left -= 1
         if self._goal and self._ticks_left < 0:
             self._finish(*self._result or _UNHEARD)
+        current = self._episodes.current
+        if current is not None and self._receipt_clock() < current.newest:
+            self._finish("unknown", "simulated time went back")
         for holds, until, future in self._awaited:
             if holds() or now > until:
                 future.set_result(None)
@@ -229,6 +233,7 @@ class Recorder(ManagedNode[RecorderParameters]):
 
     def _subscribe_all(self) -> None:
         latched = {self.resolve_topic_name(name) for name in _LATCHED}
+        self._numbers: list[int | None] = [None] * len(self._streams)  # of the newest messages
         callbacks = {
             self.resolve_topic_name(topics.TASK): self._on_task,
             self.resolve_topic_name(topics.TASK_RESULT): self._on_result,
@@ -249,10 +254,21 @@ class Recorder(ManagedNode[RecorderParameters]):
                 raw=True,
             )
 
-    def _on_data(self, channel: int, data: bytes) -> None:
+    def _on_data(self, channel: int, data: bytes, info: _Info) -> None:
+        self._count_lost(channel, info["publication_sequence_number"])
+        self._put(channel, data)
+
+    def _put(self, channel: int, data: bytes) -> None:
         self._episodes.put(channel, self._receipt_clock(), data)
 
-    def _on_task(self, channel: int, data: bytes) -> None:
+    def _count_lost(self, channel: int, number: int | None) -> None:
+        """Count what was sent and has not arrived; several senders number on their own."""
+        before, self._numbers[channel] = self._numbers[channel], number
+        if before is not None and number is not None and number > before + 1:
+            if self.count_publishers(self._streams[channel].topic) == 1:
+                self._episodes.lose(channel, number - before - 1)
+
+    def _on_task(self, channel: int, data: bytes, info: _Info) -> None:
         self._lease = deserialize_message(data, Task)
         goal = self._lease.goal
         if goal and goal == self._goal:
@@ -264,19 +280,19 @@ class Recorder(ManagedNode[RecorderParameters]):
         if wanted and self._episodes.current is None:
             self._last_goal = goal
             self._begin(one_line(self._lease.text), goal)
-        self._on_data(channel, data)
+        self._on_data(channel, data, info)
 
-    def _on_result(self, channel: int, data: bytes) -> None:
-        self._on_data(channel, data)
+    def _on_result(self, channel: int, data: bytes, info: _Info) -> None:
+        self._on_data(channel, data, info)
         result = deserialize_message(data, TaskResult)
         self._last_goal = max(self._last_goal, result.goal)
         if result.goal and result.goal == self._goal:
             self._result = _OUTCOMES.get(result.outcome, "unknown"), result.message
             self._ticks_left = RESULT_TICKS
 
-    def _on_subtask(self, channel: int, data: bytes) -> None:
+    def _on_subtask(self, channel: int, data: bytes, info: _Info) -> None:
         self._subtask = (channel, data)
-        self._on_data(channel, data)
+        self._on_data(channel, data, info)
 
     # --- services -----------------------------------------------------------------------------
 

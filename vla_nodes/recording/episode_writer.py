@@ -122,7 +122,7 @@ class EpisodeWriter:
         Args:
             ending: How it ended; where the last messages cannot be written the reason says
                 so, and the outcome is unknown.
-            received: Messages that came, per channel.
+            received: Messages that were sent to here, per channel.
 
         Raises:
             OSError: Not even the room that was kept for this is there.

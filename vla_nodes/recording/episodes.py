@@ -46,6 +46,12 @@ class Episodes:
         if self.current is not None:
             self._writing.put(self.current, channel, stamp, data)
 
+    def lose(self, channel: int, count: int) -> None:
+        """Count messages of the present episode that were sent and never came."""
+        if self.current is not None:
+            self.current.received[channel] += count
+            self.current.dropped[channel] += count
+
     def finish(self, outcome: Outcome, reason: str) -> Recording:
         """End the present episode; it is closed once the disk has taken it."""
         assert self.current is not None

@@ -63,7 +63,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class TopicReport:
-    """One topic of an episode; ``dropped`` counts messages that came and were not written."""
+    """One topic of an episode; ``dropped`` counts messages that were sent and not written."""
 
     topic: str
     type: str

@@ -29,8 +29,9 @@ class Recording:
         facts: What it is about.
         begun: When, on the steady clock in seconds.
         folder: Where it is written; None until it has been made.
-        received: Messages that came, per channel.
-        dropped: Those of them for which the queue had no room.
+        received: Messages that were sent to here, per channel.
+        dropped: Those of them that never came, or for which the queue had no room.
+        newest: Time of receipt of the last message, ns.
         size: Bytes that are with the operating system.
         report: When it has ended; None also where nothing could be begun.
         failure: What ended it before its time, or kept its end from being written; empty when
@@ -44,11 +45,11 @@ class Recording:
         self.folder: Path | None = None
         self.received = [0] * channels
         self.dropped = [0] * channels
+        self.newest = 0
         self.size = 0
         self.report: Report | None = None
         self.failure = ""
         self.ended = threading.Event()
-        self.newest = 0
         self.waiting_since: float | None = None
         self.writer: EpisodeWriter | None = None
 

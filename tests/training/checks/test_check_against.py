@@ -167,7 +167,7 @@ def test_a_clock_that_was_set_back_is_told(good, tmp_path):
 
 
 def command(kind: str, stamp: int) -> object:
-    """A command that leads the joints by half a second; two points 80 ms apart."""
+    """A command that leads the joints by half a second; a trajectory of 1.2 s."""
     if kind == "std_msgs/msg/Float64MultiArray":
         layout = STORE.types["std_msgs/msg/MultiArrayLayout"](dim=[], data_offset=0)
         return STORE.types[kind](layout=layout, data=position(stamp + SECOND // 2))
@@ -178,9 +178,11 @@ def command(kind: str, stamp: int) -> object:
             velocities=empty,
             accelerations=empty,
             effort=empty,
-            time_from_start=STORE.types["builtin_interfaces/msg/Duration"](sec=0, nanosec=ahead),
+            time_from_start=STORE.types["builtin_interfaces/msg/Duration"](
+                sec=ahead // SECOND, nanosec=ahead % SECOND
+            ),
         )
-        for ahead in (0, 80 * MS)
+        for ahead in (0, 400 * MS, 1200 * MS)
     ]
     names = ["pan", "lift", "grip"]
     return STORE.types[kind](header=header(stamp), joint_names=names, points=points)
@@ -214,7 +216,8 @@ def test_a_converted_dataset_agrees_with_its_bag(tmp_path, sample, kind, fps):
         del document["actions"]["arm"]["recorded"]
         document["actions"]["arm"]["type"] = kind
         path.write_text(yaml.safe_dump(document, sort_keys=False))
-        stamps = range(EPOCH, EPOCH + 3 * SECOND, 60 * MS)
+        period = 1000 * MS if kind.endswith("JointTrajectory") else 60 * MS
+        stamps = range(EPOCH, EPOCH + 3 * SECOND, period)
         recorded += [Message(s + 3 * MS, "/arm/command", kind, command(kind, s)) for s in stamps]
     bag = write_bag(tmp_path / "bag", sorted(recorded, key=lambda m: m.receive))
     out = tmp_path / "dataset"

@@ -160,14 +160,11 @@ def test_stages_in_folders(tmp_path: Path) -> None:
     assert set(outcomes) == {1}
 
 
-@pytest.mark.parametrize("texts", [{}, {"high_level_task": None, "tasks": None}])
-def test_without_a_map_folders_are_taken_at_their_word(
-    tmp_path: Path, texts: dict[str, None]
-) -> None:
+def test_without_a_map_folders_are_taken_at_their_word(tmp_path: Path) -> None:
     root = tmp_path / "runs"
     write_run(root / "clean_the_bedroom/pick_up_pillow/run_001", 1, 2)
     write_run(root / "lay_the_table/put_a_fork/run_001", 2, 2)
-    assert main(arguments(root, texts=texts)) == 0
+    assert main(arguments(root, texts={"high_level_task": None, "tasks": None})) == 0
     assert_holds(
         tmp_path / "out/set",
         [

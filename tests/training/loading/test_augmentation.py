@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from loading_samples import colours
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
+from vla_training.data.errors import DataError
 from vla_training.data.loading.augmentation import Augmentation, crop_and_turn, recolour
 
 HEIGHT, WIDTH = 96, 128
@@ -94,6 +97,7 @@ def moves(augmentation: Augmentation, camera: str) -> bool:
 def test_wrist_cameras_keep_their_geometry():
     assert moves(Augmentation(), "front")
     assert not moves(Augmentation(), "left_wrist")
+    assert not moves(Augmentation(), "leftWrist")
     assert moves(Augmentation(colour_only=("hand",)), "left_wrist")
     assert not moves(Augmentation(colour_only=("hand",)), "hand")
 
@@ -113,3 +117,12 @@ def test_crops_reach_every_edge_and_stay_inside():
     assert corners.max() <= 64 + 16 + 1
     assert (corners.min(axis=0) < 52).all()
     assert (corners.max(axis=0) > 76).all()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("crop", 0.0), ("crop", 1.2), ("rotation", -5.0), ("contrast", 1.5), ("saturation", math.nan)],
+)
+def test_settings_that_would_shrink_or_invert_pictures_are_refused(setting, value):
+    with pytest.raises(DataError, match=f"{setting} is {value}, expected"):
+        Augmentation(**{setting: value})

@@ -3,9 +3,12 @@ import contextlib
 import json
 import math
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -201,32 +204,103 @@ def test_a_video_cut_short_is_an_error_with_its_name(plain, tmp_path, share):
 
 
 def test_a_video_path_that_leaves_the_dataset_is_refused(labelled, tmp_path):
-    root = copied(labelled, tmp_path / "data")
-    info = json.loads((root / "meta/info.json").read_text())
-    info["video_path"] = "../" + info["video_path"]
-    (root / "meta/info.json").write_text(json.dumps(info))
+    video_path = json.loads((labelled / "meta/info.json").read_text())["video_path"]
+    root = change_info(copied(labelled, tmp_path / "data"), video_path=f"../{video_path}")
     copied(labelled / "videos", tmp_path / "videos")
     with pytest.raises(DataError, match="outside the dataset"):
         TrainingSet(root, 1)
 
 
-@pytest.mark.parametrize("column", ["observation.state", "action"])
-def test_a_value_that_is_not_finite_is_named_with_its_frame(blind, tmp_path, column):
-    root = copied(blind, tmp_path)
+def change(root: Path, name: str, rows: Callable[[list[Any]], Any]) -> Path:
+    """Replaces a column of the only file of data."""
     file = root / "data/chunk-000/file-000.parquet"
     table = pq.read_table(file)
-    rows = table[column].to_pylist()
-    rows[10][1] = float("inf")
-    place = table.column_names.index(column)
-    pq.write_table(
-        table.set_column(
-            place, table.schema.field(column), pa.array(rows, table.schema.field(column).type)
-        ),
-        file,
+    values = pa.array(rows(table[name].to_pylist()))
+    pq.write_table(table.set_column(table.column_names.index(name), name, values), file)
+    return root
+
+
+def change_info(root: Path, **entries: object) -> Path:
+    path = root / "meta/info.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+    return root
+
+
+def features_of(root: Path) -> dict[str, Any]:
+    return json.loads((root / "meta/info.json").read_text())["features"]
+
+
+@pytest.mark.parametrize("column", ["observation.state", "action"])
+def test_a_value_that_is_not_finite_is_named_with_its_frame(blind, tmp_path, column):
+    root = change(
+        copied(blind, tmp_path), column, lambda rows: [*rows[:10], [0, math.inf, 0], *rows[11:]]
     )
     with pytest.raises(DataError, match=f"{column} is not finite in frame 1 of episode 1"):
         TrainingSet(root, 1)
     assert len(TrainingSet(root, 1, episodes=[0])) == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "message"),
+    [
+        ("outcome", lambda rows: ["success"] * len(rows), "column outcome: .*success"),
+        ("bag_time_ns", lambda rows: [t / 1e9 for t in rows], "column bag_time_ns: Float"),
+        ("bag_time_ns", lambda rows: [None, *rows[1:]], "column bag_time_ns has gaps"),
+        ("subtask", lambda rows: [3] * len(rows), "subtask is int64, expected texts"),
+        ("task_index", lambda rows: [7] * len(rows), "task_index holds 7, .* 2 tasks"),
+        ("task_index", lambda rows: [-1] * len(rows), "task_index holds -1"),
+        # As many numbers as ever, which all would stand in the wrong row.
+        ("action", lambda rows: [rows[0][:2], [*rows[1], 0.0], *rows[2:]], r"action .*\[2, 4, 3\]"),
+        ("action", lambda rows: [None, *rows[1:]], r"action .*\[None, 3\] values, expected 3"),
+        ("action", lambda rows: [row[0] for row in rows], "action has single numbers, expected 3"),
+        ("observation.state", lambda rows: [["a"] * 3] * len(rows), "observation.state: .*'a'"),
+    ],
+)
+def test_columns_that_hold_something_else_are_named(blind, tmp_path, name, rows, message):
+    root = change(copied(blind, tmp_path), name, rows)
+    with pytest.raises(DataError, match=message):
+        TrainingSet(root, 1)
+
+
+def test_gaps_in_labels_are_frames_without_labels(blind, tmp_path):
+    root = copied(blind, tmp_path)
+    for name in ("outcome", "subtask"):
+        change(root, name, lambda rows: [None] * len(rows))
+    assert {(i.outcome, i.subtask) for i in TrainingSet(root, 1)} == {(-1, "")}
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"fps": 0}, "fps 0, expected"),
+        ({"fps": "10"}, "fps '10', expected"),
+        ({"video_path": None}, "video_path None, expected"),
+        ({"video_path": "{episode_chunk}/a.mp4"}, "video_path .*episode_chunk.*, expected"),
+        ({"features": {"action": 3}}, "'action' as 3, expected a dtype"),
+        ({"features": []}, r"features \[\], expected an object"),
+    ],
+)
+def test_a_description_that_makes_no_sense_is_refused(plain, tmp_path, entries, message):
+    root = change_info(copied(plain, tmp_path), **entries)
+    with pytest.raises(DataError, match=message):
+        TrainingSet(root, 1)
+
+
+def test_a_camera_of_another_name_is_not_left_out_in_silence(labelled, tmp_path):
+    features = features_of(labelled)
+    features["observation.image"] = features.pop("observation.images.front")
+    root = change_info(copied(labelled, tmp_path), features=features)
+    with pytest.raises(DataError, match=r"'observation.image' holds pictures"):
+        TrainingSet(root, 1)
+    assert TrainingSet(root, 1, cameras=["wrist"])[0].images.keys() == {"wrist"}
+
+
+def test_tasks_that_are_no_texts_are_refused(blind, tmp_path):
+    root = copied(blind, tmp_path)
+    path = root / "meta/tasks.parquet"
+    pd.read_parquet(path).reset_index().to_parquet(path)
+    with pytest.raises(DataError, match=r"tasks.parquet is indexed by int64, expected .* texts"):
+        TrainingSet(root, 1)
 
 
 def test_frames_that_are_missing_from_the_table_are_an_error(blind, tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from vla_nodes.contract.schema import Contract
+from vla_nodes.observation.buffers import REORDER_NS
 from vla_training.data.bags.bag import Bag
 from vla_training.data.checks.dataset_files import Dataset
 from vla_training.data.checks.findings import Finding, graded
@@ -15,13 +16,13 @@ from vla_training.data.checks.joint_logs import (
     Values,
 )
 from vla_training.data.checks.joint_streams import action_streams, state_streams
+from vla_training.data.conversion.actions import recorded_actions
 from vla_training.data.conversion.schema import BAG_TIME
 from vla_training.data.errors import DataError
 
 _SECOND = 1_000_000_000
 _ULPS = 2  # of float32, in which the dataset keeps them
 _LEAST = 1e-9  # rad or m: where a value passes zero, float32 has more digits than its terms
-_STEP_BACK = 500_000_000  # ns; less is a late message
 
 
 class ValueTally:
@@ -111,9 +112,8 @@ def compare_values(
     cases = [(log, times, age) for log, age in zip(states, ages, strict=True)]
     commands = []
     for log, source in zip(actions, contract.actions, strict=True):
-        recorded = source.recorded
-        is_next = recorded is not None and recorded.sample == "next"
-        commands.append((log, ahead if is_next else times, recorded.max_age if recorded else 0.5))
+        recorded = recorded_actions(source)
+        commands.append((log, ahead if recorded.sample == "next" else times, recorded.max_age))
     episodes, frames = dataset.columns["episode_index"][part], dataset.columns["frame_index"][part]
     for tally, column in zip(tallies, (cases, commands), strict=True):
         expected, usable = zip(*(_derive(*case) for case in column), strict=True)
@@ -129,7 +129,7 @@ def _derive(log: JointLog, times: Times, max_age: float) -> tuple[Values, np.nda
     """Values at these times, and whether their messages are near enough."""
     stamps = log.stamps
     newest = np.maximum.accumulate(stamps) if len(stamps) else stamps
-    if (newest - stamps >= _STEP_BACK).any():
+    if (newest - stamps >= REORDER_NS).any():
         raise DataError(f"the clock of {log.stream.topic} was set back in the recording")
     values, before, after = log.at(times)
     near = np.maximum(before, after) <= round(max_age * _SECOND)

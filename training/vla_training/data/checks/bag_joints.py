@@ -19,6 +19,7 @@ from vla_training.data.checks.motions import (
     check_stuck,
 )
 from vla_training.data.checks.recording import Recording
+from vla_training.data.conversion.actions import recorded_actions
 
 _SECOND = 1_000_000_000
 
@@ -97,7 +98,7 @@ def _check_idle(recording: Recording, contract: Contract) -> Iterator[Finding]:
     measured = states[:, list(contract.measured_index)]
     start = 0
     for source, log in zip(contract.actions, recording.actions, strict=True):
-        ahead = step if source.recorded and source.recorded.sample == "next" else 0
+        ahead = step if recorded_actions(source).sample == "next" else 0
         part = slice(start, start + len(source.joints))
         actions = log.at(times + ahead)[0]
         start = part.stop

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from vla_nodes.contract.schema import Contract
+from vla_nodes.observation.buffers import FUTURE_NS, REORDER_NS
 from vla_training.data.bags.bag import Bag
 from vla_training.data.bags.errors import shown
 from vla_training.data.checks.findings import Finding, count, graded
-from vla_training.data.checks.joint_logs import FUTURE_NS, Times
+from vla_training.data.checks.joint_logs import Times
 from vla_training.data.checks.joint_streams import action_streams
 from vla_training.data.checks.recording import Recording, StampLog
+from vla_training.data.conversion.actions import recorded_actions
 
-_JUMP_NS = 500_000_000  # a step back from here on is a clock that was set, or a bag played again
 _OTHER_CLOCK = 1e6  # s; no transport takes days
 _SLACK = 0.9  # of a rate, for jitter at the ends
 
@@ -53,8 +54,8 @@ def check_stamps(recording: Recording) -> Iterator[Finding]:
         faults = {
             "empty": np.flatnonzero(stamps <= 0),
             "in the future of their receipt": np.flatnonzero(future),
-            "set back by half a second or more": sane[behind >= _JUMP_NS],
-            "before the one before": sane[(behind > 0) & (behind < _JUMP_NS)],
+            "set back by half a second or more": sane[behind >= REORDER_NS],
+            "before the one before": sane[(behind > 0) & (behind < REORDER_NS)],
             "the same as the one before": sane[(behind == 0) & (newest > 0)],
         }
         parts = [
@@ -109,27 +110,30 @@ def check_rates(recording: Recording, contract: Contract) -> Iterator[Finding]:
 def check_gaps(recording: Recording, contract: Contract) -> Iterator[Finding]:
     """No stream is silent for longer than conversion bears."""
     lost = contract.checks.max_camera_gap or 2.5 / contract.fps
-    limits = {
-        camera.topic: (min(lost, camera.max_age), camera.max_age) for camera in contract.cameras
-    }
-    for action in contract.actions:
-        recorded, topic = action.recorded, (action.recorded or action).topic
-        limits[topic] = (recorded.max_age if recorded else 0.5,) * 2
-    limits |= {source.topic: (source.max_age, source.max_age) for source in contract.states}
-    for topic, (warn, fail) in limits.items():
-        stamps = recording.stamps[topic].rising if topic in recording.stamps else np.zeros(0, int)
+    streams: list[tuple[str, Times, Times, float, float]] = []
+    for camera in contract.cameras:
+        stamps = _rising(recording, camera.topic)
+        streams.append((camera.topic, stamps, stamps, lost, camera.max_age))
+    for state in contract.states:
+        stamps = _rising(recording, state.topic)
+        streams.append((state.topic, stamps, stamps, state.max_age, state.max_age))
+    for action, log in zip(contract.actions, recording.actions, strict=True):
+        recorded, kept = recorded_actions(action), log.in_order
+        age = recorded.max_age
+        streams.append((recorded.topic, log.stamps[kept], log.ends[kept], age, age))
+    for topic, stamps, ends, wanted, most in streams:
         if len(stamps) < 2:
             continue
-        gaps = np.diff(stamps) * 1e-9
+        gaps = (stamps[1:] - ends[:-1]) * 1e-9
         longest = int(np.argmax(gaps))
         gap = float(gaps[longest])
-        limit = fail if gap > fail else warn
-        text = f"longest {gap:.3f} s, from {recording.when(stamps[longest])}"
+        limit = most if gap > most else min(wanted, most)
+        text = f"longest {gap:.3f} s, from {recording.when(ends[longest])}"
         if gap > limit:
             text = f"{count(int((gaps > limit).sum()), 'gap')} over the limit, {text}"
-        if gap > fail:
+        if gap > most:
             text += "; conversion has no frame there"
-        yield Finding("gap", topic, graded(gap > fail, gap > warn), text, gap, limit)
+        yield Finding("gap", topic, graded(gap > most, gap > limit), text, gap, limit)
 
 
 def check_skews(recording: Recording, contract: Contract) -> Iterator[Finding]:

@@ -14,13 +14,12 @@ import numpy.typing as npt
 
 from vla_nodes.contract.actions import FLOAT64_MULTI_ARRAY, JOINT_TRAJECTORY
 from vla_nodes.contract.streams import JOINT_STATE
+from vla_nodes.observation.buffers import FUTURE_NS
 from vla_training.data.checks.joint_streams import JointStream
 from vla_training.data.conversion.stamps import message_stamp
 
 Times = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
-
-FUTURE_NS = 50_000_000  # a stamp ahead of its receipt by more is another clock's
 
 
 class JointsError(ValueError):
@@ -83,12 +82,19 @@ class JointLog:
         """(M,) indices of the messages whose stamps can be believed, strictly rising."""
         return in_order(self.stamps, np.frombuffer(self._receive, np.int64))
 
+    @property
+    def ends(self) -> Times:
+        """(N,) ns: up to when each message tells something; a trajectory up to its last point."""
+        if self.stream.type != JOINT_TRAJECTORY:
+            return self.stamps
+        return self.stamps + np.array([offsets[-1] for offsets, _ in self._points], np.int64)
+
     def at(self, times: Times) -> tuple[Values, Times, Times]:
         """Values at these times: interpolated between joint states, else the newest not after.
 
         Returns:
-            (T, S) values, NaN where there are none; (T,) ns from the sample before, and (T,) ns to
-            the sample after (0 where the values are not interpolated).
+            (T, S) values, NaN where there are none; (T,) ns since the sample before, of a
+            trajectory since its end; (T,) ns to the sample after, 0 for what is not interpolated.
         """
         kept = self.in_order
         stamps, values = self.stamps[kept], self.values[kept]
@@ -108,6 +114,7 @@ class JointLog:
         if self.stream.type == JOINT_TRAJECTORY:
             points = [self._points[i] for i in kept[before]]
             result = np.stack([_along(p, t) for p, t in zip(points, age, strict=True)])
+            age = np.maximum(times - self.ends[kept][before], 0)
         else:
             span = stamps[after] - stamps[before]
             share = age / np.maximum(span, 1) * (span > 0)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from vla_nodes.contract.schema import Contract
 from vla_nodes.contract.streams import JOINT_STATE
+from vla_training.data.conversion.actions import recorded_actions
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def action_streams(contract: Contract) -> list[JointStream]:
     """Where the contract's actions are recorded, in its order."""
     streams, start = [], 0
     for source in contract.actions:
-        origin = source.recorded or source
+        origin = recorded_actions(source)
         limits = tuple(range(start, start + len(source.joints)))
         streams.append(
             JointStream(

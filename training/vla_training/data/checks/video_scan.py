@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vla_nodes.observation.headers import MAX_PIXELS
 from vla_training.data.bags.errors import shown
 from vla_training.data.errors import DataError
 
@@ -32,7 +33,7 @@ class VideoScan:
         changes: Of each decoded picture, grey levels by which its miniature differs from the one
             before at most; infinite at an episode's first.
         runs: Decoded pictures up to each that cannot be told apart.
-        faults: What the decoder could not make out, at most a few.
+        faults: What the decoder could not make out.
         size: (height, width).
     """
 
@@ -67,6 +68,9 @@ def scan_video(
                 if packet.pts is not None:
                     scan.times.append(packet.pts * stream.time_base)
                 for frame in _decoded(packet, scan):
+                    if frame.pts is None:
+                        scan.faults.append(f"no time at picture {len(scan.shown)}")
+                        continue
                     time = frame.pts * stream.time_base
                     if time in begins:
                         still = _Still()
@@ -94,6 +98,7 @@ def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
         if stream is None or stream.codec_context is None:
             raise DataError(f"{path}: has no video in it that can be decoded")
         stream.thread_type = "AUTO"
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         yield container, stream
 
 

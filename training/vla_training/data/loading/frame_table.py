@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything of a LeRobot dataset but the pictures, in memory: 170 MB for a million frames.
+"""Everything of a LeRobot dataset but the pictures, in memory: 190 MB for a million frames.
 
 LeRobot reads a frame through Hugging Face's library, which builds every row anew; arrays give
 it at once, and a forked worker shares them.
