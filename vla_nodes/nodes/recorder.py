@@ -264,9 +264,9 @@ class Recorder(ManagedNode[RecorderParameters]):
     def _count_lost(self, channel: int, number: int | None) -> None:
         """Count what was sent and has not arrived; several senders number on their own."""
         before, self._numbers[channel] = self._numbers[channel], number
-        if before is not None and number is not None and number > before + 1:
-            if self.count_publishers(self._streams[channel].topic) == 1:
-                self._episodes.lose(channel, number - before - 1)
+        lost = 0 if before is None or number is None else number - before - 1
+        if lost > 0 and self.count_publishers(self._streams[channel].topic) == 1:
+            self._episodes.lose(channel, lost)
 
     def _on_task(self, channel: int, data: bytes, info: _Info) -> None:
         self._lease = deserialize_message(data, Task)

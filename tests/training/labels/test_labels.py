@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -75,12 +75,14 @@ def looped_indicators(
     return flat
 
 
+@settings(deadline=None)
 @given(some_episodes(), st.floats(0.01, 20))
 def test_returns_per_task_are_those_of_the_formula(episodes: Episodes, coefficient: float) -> None:
     y = returns(*episodes, mode="per_task", coefficient=coefficient)
     np.testing.assert_allclose(y, looped_returns(episodes, "per_task", coefficient), atol=1e-12)
 
 
+@settings(deadline=None)
 @given(some_episodes(), st.integers(1, 30))
 def test_global_returns_are_those_of_the_formula(episodes: Episodes, max_steps: int) -> None:
     y = returns(*episodes, mode="global", max_steps=max_steps)
@@ -89,12 +91,14 @@ def test_global_returns_are_those_of_the_formula(episodes: Episodes, max_steps: 
     )
 
 
+@settings(deadline=None)
 @given(some_episodes())
 def test_returns_per_episode_are_those_of_the_formula(episodes: Episodes) -> None:
     y = returns(*episodes, mode="per_episode")
     np.testing.assert_allclose(y, looped_returns(episodes, "per_episode"), atol=1e-12)
 
 
+@settings(deadline=None)
 @given(
     some_episodes(longest=2000),
     st.sampled_from(["per_task", "global", "per_episode"]),
@@ -110,6 +114,7 @@ def test_returns_lie_between_minus_one_and_zero(
     assert np.all((y >= -1) & (y <= 0))
 
 
+@settings(deadline=None)
 @given(some_episodes())
 def test_successes_lie_above_the_middle_and_failures_below(episodes: Episodes) -> None:
     y = returns(*episodes)
@@ -133,6 +138,7 @@ def test_no_episodes_have_no_labels() -> None:
     assert indicators([], [], []).shape == (0,)
 
 
+@settings(deadline=None)
 @given(some_episodes(), st.integers(1, 30), st.data())
 def test_advantages_are_those_of_the_formula(
     episodes: Episodes, horizon: int, data: st.DataObject
@@ -144,6 +150,7 @@ def test_advantages_are_those_of_the_formula(
     np.testing.assert_allclose(a, expected, atol=1e-12)
 
 
+@settings(deadline=None)
 @given(some_episodes(), st.integers(1, 10**12))
 def test_a_value_that_equals_the_return_has_no_advantage(episodes: Episodes, horizon: int) -> None:
     y = returns(*episodes)
@@ -151,6 +158,7 @@ def test_a_value_that_equals_the_return_has_no_advantage(episodes: Episodes, hor
     np.testing.assert_allclose(a, 0, atol=1e-12)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         # Halves: interpolation between them is exact, and ties are frequent.
@@ -169,6 +177,7 @@ def test_indicators_are_those_of_the_formula(
     assert positive.tolist() == looped_indicators(scores, tasks, corrected, quantile)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 4))
 def test_three_in_ten_frames_of_each_task_are_positive(count: int, kinds: int) -> None:
     scores = np.random.default_rng(count).permutation(count * kinds).astype(float)

@@ -67,8 +67,8 @@ def _check_words(bag: Bag, contract: Contract) -> Iterator[Finding]:
     """The tasks are the contract's, and the contract is the one it was recorded under."""
     topics = [name for name, topic in bag.topics.items() if topic.type == _TASK]
     tasks = {sample.message.text for sample in bag.messages(topics)} if topics else set()
-    tasks |= {bag.custom["task"]} if bag.custom.get("task") else set()
-    for task in sorted(tasks):
+    tasks.add(bag.custom.get("task", ""))
+    for task in sorted(tasks - {""}):  # a lease without a goal has no text
         known = not contract.tasks or task.strip() in contract.tasks
         text = "a task of the contract" if known else "not a task of the contract: robots refuse it"
         yield Finding("task", shown(task), "ok" if known else "warn", text)
