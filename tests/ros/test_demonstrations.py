@@ -30,6 +30,12 @@ def test_recorded_demonstrations_become_a_dataset_that_equals_them(
             graph.client.reset_simulation(seed, cubes=1 + seed % 2)
             result = graph.client.execute("clear the table", time_limit=60.0)
             assert result.outcome == ExecuteTask.Result.OUTCOME_SUCCESS, result.message
+            # The next table must not be laid into this recording.
+            graph.client.wait_until(
+                lambda count=seed + 1: len(list(bags.glob("*/metadata.yaml"))) == count,
+                10.0,
+                "the recording is closed",
+            )
     contract = str(find_contract("sim_arm"))
     report = tmp_path / "report.json"
     arguments = [str(bags), "--contract", contract, "--out", str(out), "--report", str(report)]

@@ -6,11 +6,12 @@ import json
 import pytest
 from bag_samples import EPOCH, SECOND, STORE, Message, header, sample_contract, write_bag
 from convert_samples import TASK, at, jobs_of, joints, level, merged, spans
+from rosbags.rosbag2 import StoragePlugin, Writer
 
 from vla_training.data.bags.bag import open_bag
 from vla_training.data.conversion.episodes import parse_split
 from vla_training.data.conversion.job import Outcome
-from vla_training.data.conversion.texts import Texts
+from vla_training.data.conversion.texts import Texts, check_text
 from vla_training.data.errors import DataError
 
 
@@ -119,6 +120,7 @@ def test_ranges_are_cut_out_of_the_bags_they_name(bag, tmp_path):
         ('[{"bag": "bag", "start_s": NaN}]', "start_s is nan, expected seconds"),
         ('[{"bag": "bag", "start_s": true}]', "start_s is True"),
         ('[{"bag": "bag", "start_s": -1}]', "start_s is -1"),
+        (f'[{{"bag": "bag", "start_s": 1{"0" * 400}}}]', "start_s is 1000"),
         ('[{"bag": "bag"}]', "start_s is None"),
         ('[{"bag": "bag", "start_s": 1, "stop_s": 1}]', "stop_s is 1, expected more than"),
         ('[{"bag": "bag", "start_s": 0, "stop_s": 9}]', "is 3.000 s long"),
@@ -207,6 +209,11 @@ def test_a_discarded_bag_is_left_out_whatever_is_given(bag):
     jobs, [note] = jobs_of(path, outcome=Outcome.SUCCESS)
     assert jobs == []
     assert "discarded" in note
+    custom = {"task": "t", "outcome": "discard"}
+    path = bag(at(0.5, "/e", "start"), at(1.0, "/e", "succeeded"), custom=custom, name="ended")
+    jobs, [note] = jobs_of(path, "topic:/e")
+    assert jobs == []
+    assert "discarded" in note
 
 
 def test_the_subtask_topic_is_found_by_its_name(bag):
@@ -220,6 +227,16 @@ def test_the_subtask_topic_is_found_by_its_name(bag):
     assert jobs_of(path, subtask_topic="/ns/sub")[0][0].subtask_topic == "/ns/sub"
 
 
+def test_a_task_topic_without_messages_says_nothing(bag):
+    path = bag(custom={})
+    with Writer(path / "silent", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        writer.add_connection("/task", "std_msgs/msg/String", typestore=STORE)
+    (path / "silent/silent.mcap").rename(path / "bag_1.mcap")
+    (path / "metadata.yaml").unlink()
+    with pytest.raises(DataError, match="nothing says the task"):
+        jobs_of(path)
+
+
 def test_a_task_that_the_contract_does_not_list_is_noted(bag):
     _, notes = jobs_of(bag(), task="fold the shirt")
     assert notes == ["task 'fold the shirt' is not one of the contract's"]
@@ -230,3 +247,17 @@ def test_a_text_is_in_force_until_the_next_one():
     assert [texts.at(t) for t in (9, 10, 19, 20, 29, 30, 99)] == ["", "a", "a", "B", "B", "c", "c"]
     assert texts.longest(15, 40) == "B"
     assert texts.longest(0, 9) == ""
+    assert Texts().longest(0, 9) == Texts().at(5) == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["می\u200cخواهم", "👩\u200d🍳 kocht", "赤い\u3000カップ", "10\u00a0cm"]
+)
+def test_letters_that_join_and_spaces_of_all_scripts_are_text(text):
+    assert check_text(text, "a task") == text
+
+
+@pytest.mark.parametrize("text", ["a\tb", "a\x1b[2J", "a\u2028b", "a\ud800"])
+def test_control_characters_and_half_characters_are_no_text(text):
+    with pytest.raises(DataError, match="expected no control characters"):
+        check_text(text, "a task")

@@ -167,7 +167,30 @@ def test_samples_that_were_all_refused_are_told_from_samples_that_never_came():
     ahead = received(steady(1.0), lambda s: s.receive - 80 * MS)
     items, source = convert(only_front(), ahead)
     assert items == []
-    assert source.refusal == "front is missing: nothing was received; refused samples: 31 future"
+    begin = "front is missing: nothing was received; refused samples: 31 future; the last: future: "
+    assert source.refusal.startswith(begin)
+
+
+def test_a_refusal_names_the_joint_that_is_not_there():
+    samples = steady(1.0)
+    for sample in samples:
+        if sample.topic == "/leader":
+            sample.message.name[1] = "wrist"
+    _, source = convert(only_front(), samples)
+    assert "refused samples: 50 joints" in source.refusal
+    assert "joint 'lb' is missing, found la, wrist" in source.refusal
+
+
+def test_the_ending_is_the_first_that_lacks_in_the_longest_tail():
+    parts = [steady(seconds, start=start) for seconds, start in ((1.0, 0), (2.0, 90_000))]
+    kept = [
+        [s for s in parts[0] if s.topic != "/leader" or after(s) < 900],
+        [s for s in parts[1] if s.topic != "/arm" or after(s) < 91_000],
+    ]
+    _, source = convert(only_front(), [s for part in kept for s in part])
+    assert source.ending.startswith("arm is stale: ")
+    assert source.tail > 30
+    assert convert(only_front(), [])[1].ending == ""
 
 
 def test_the_refusal_is_the_most_frequent_one():

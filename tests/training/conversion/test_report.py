@@ -36,6 +36,17 @@ def episodes(tmp_path):
     return contract, bags, reports
 
 
+def test_a_recording_that_begins_late_says_what_it_waited_for(tmp_path):
+    contract = sample_contract(tmp_path, cameras=False)
+    begun = EPOCH + 3 * SECOND // 2
+    messages = joints(3.0, keep=lambda topic, stamp: "leader" not in topic or stamp >= begun)
+    path = write_bag(tmp_path / "bag", messages)
+    _, report = shards_of(path, contract, tmp_path / "job", SETTINGS)
+    [note] = summary([report], contract, SETTINGS)["notes"]
+    begin = f"{path} at 0.000 s: 1.5 s before its first frame lack an input: actions.arm is missing"
+    assert note.startswith(begin)
+
+
 def test_sums_are_those_of_the_episodes(episodes):
     contract, bags, reports = episodes
     found = summary(reports, contract, SETTINGS, ["a bag: left out"])

@@ -193,6 +193,12 @@ def test_what_was_left_is_neither_overwritten_nor_mixed(small, capsys):
     assert "contract was" in refusal("bag", "gap", resume=True)
 
 
+def test_what_shapes_no_dataset_does_not_hinder_its_resumption(small, capsys):
+    (small / "bag/.directory").write_text("of a file manager")
+    assert cli(small, "bag", "gap", on_gap="fail", resume=True) == 1
+    assert "some episodes are bad" in capsys.readouterr().err
+
+
 def test_a_finished_dataset_whose_staging_was_not_cleared_is_finished(small, capsys):
     assert cli(small, "bag", "gap") == 1  # the staging folder of another run is in the way
     for path in sorted(small.glob(".dataset.partial/**/*"), reverse=True):

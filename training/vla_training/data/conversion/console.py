@@ -87,9 +87,9 @@ def print_plans(plans: Sequence[BagPlan], fps: int) -> None:
     console.print(episodes, streams)
     for plan in plans:
         for note in plan.notes:
-            console.print(f"note: {plan.path}: {note}")
+            console.print(f"note: {plan.path}: {note}", soft_wrap=True)
     for problem in (problem for plan in plans for problem in plan.problems):
-        console.print(f"problem: {problem}")
+        console.print(f"problem: {problem}", soft_wrap=True)
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
@@ -98,10 +98,11 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     console = _console()
     facts = Table(show_header=False)
     for name, value in (
-        ("episodes", f"{totals['episodes']} of {totals['recordings']} recorded"),
+        ("episodes", f"{totals['episodes']}, from {totals['recordings']} recorded"),
         ("frames", f"{totals['frames']}, {100 * totals['coverage']:.1f} % of the recordings"),
         ("frames per second", f"{totals['effective_fps']:.2f} of {totals['fps']}"),
         ("lacking an input", f"{totals['frames_with_gaps']} frames"),
+        ("before the first, after the last", f"{totals['lead']} samples, {totals['tail']} frames"),
         ("in parts too short", f"{totals['short_frames']} frames, {totals['short_parts']} parts"),
         ("size", f"{totals['bytes_in'] / 1e6:.1f} MB in, {totals['bytes_out'] / 1e6:.1f} MB out"),
         ("time", f"{totals['seconds']:.1f} s, {totals['images_per_s']:.0f} images/s"),
@@ -121,7 +122,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         streams.add_row(name, *greatest, str(stream["repeats"]))
     console.print(streams)
     for text in (*summary["left_out"], *summary["notes"]):
-        console.print(text)
+        console.print(text, soft_wrap=True)
 
 
 def _console() -> Console:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``vla-convert``: recordings to a LeRobot v3 dataset."""
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ from vla_training.data.conversion.run import Execution, convert
 from vla_training.data.conversion.staging import staging_folder, write_whole
 from vla_training.data.conversion.texts import check_text
 from vla_training.data.errors import DataError
+
+_LARGEST = 8192  # pixels, as of the contract's pictures
+_SIDE = re.compile(r"[0-9]{1,4}")
 
 
 @dataclass(frozen=True)
@@ -100,13 +104,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: Arguments) -> int:
     began = time.perf_counter()
     out = arguments.out
-    if out.exists() and not (arguments.resume and staging_folder(out).exists()):
+    if (out.exists() or out.is_symlink()) and not (
+        arguments.resume and staging_folder(out).exists()
+    ):
         raise DataError(
             f"{out} exists already; give another folder (--resume goes on with a conversion that "
             "was interrupted)"
         )
-    if arguments.report is not None and not arguments.report.absolute().parent.is_dir():
-        raise DataError(f"--report is {arguments.report}, expected a file in a folder that exists")
+    report = arguments.report
+    if report is not None and (report.is_dir() or not report.absolute().parent.is_dir()):
+        raise DataError(f"--report is {report}, expected a file in a folder that exists")
     contract = load_contract(arguments.contract)
     settings = _settings(arguments, contract)
     bags = find_bags(arguments.bags)
@@ -131,18 +138,18 @@ def _run(arguments: Arguments) -> int:
     if conversion is None:
         print(f"{out} was finished already")
         return 0
-    report = summary(conversion.reports, contract, settings, problems + conversion.failures, notes)
+    figures = summary(conversion.reports, contract, settings, problems + conversion.failures, notes)
     elapsed = time.perf_counter() - began
-    report["totals"] |= {
+    figures["totals"] |= {
         "bytes_in": sum(file.stat().st_size for file in source_files(jobs)),
         "bytes_out": sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
         "seconds": round(elapsed, 3),
-        "images_per_s": round(report["totals"]["images"] / elapsed, 1),
+        "images_per_s": round(figures["totals"]["images"] / elapsed, 1),
     }
-    print_summary(report)
-    if arguments.report is not None:
+    print_summary(figures)
+    if report is not None:
         episodes = [asdict(episode) for episode in conversion.reports]
-        write_whole(arguments.report, {**report, "episodes": episodes})
+        write_whole(report, {**figures, "episodes": episodes})
     return 0
 
 
@@ -192,8 +199,10 @@ def _settings(arguments: Arguments, contract: Contract) -> Settings:
 def _size(text: str) -> tuple[int, int]:
     """Width and height out of ``640x480``."""
     width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise DataError(f"--resize is {text[:40]!r}, expected WIDTHxHEIGHT such as 640x480")
+    if not all(_SIDE.fullmatch(side) and 1 <= int(side) <= _LARGEST for side in (width, height)):
+        raise DataError(
+            f"--resize is {text[:40]!r}, expected WIDTHxHEIGHT such as 640x480, up to {_LARGEST}"
+        )
     return int(width), int(height)
 
 

@@ -106,7 +106,7 @@ def episodes_of(
     parts, notes = choices.split(bag, contract)
     spoken = None if choices.task else _spoken_task(bag, choices)
     said = check_outcome(bag.custom.get("outcome", ""), f"{bag.path}: outcome of the custom data")
-    default = said if choices.outcome is None or said == DISCARD else choices.outcome.name.lower()
+    default = said if choices.outcome is None else choices.outcome.name.lower()
     subtask_topic = choices.subtask_topic
     if subtask_topic is not None:
         check_text_topic(bag, subtask_topic)
@@ -114,7 +114,7 @@ def episodes_of(
         subtask_topic = SUBTASK_TOPIC
     jobs = []
     for part in parts:
-        outcome = part.outcome or default
+        outcome = said if said == DISCARD else part.outcome or default
         if outcome == DISCARD:
             notes.append(f"the episode at {_place(bag, part)} was discarded by its operator")
             continue

@@ -108,6 +108,7 @@ class FrameSource:
         self._index = 0  # of the next item
         self._last = 0  # time of the last frame
         self._held: list[Gap] = []  # until a frame shows that they are not the tail
+        self._longest: list[Gap] = []  # tail of a grid
         self._begin()
 
     def _begin(self) -> None:
@@ -138,11 +139,21 @@ class FrameSource:
         detail = self._details.get((stream, reason), "nothing was received")
         text = f"{stream} is {reason}: {detail}"
         counts = ", ".join(f"{n} {reason}" for reason, n in self.faults()[stream].items())
-        return f"{text}; refused samples: {counts}" if counts else text
+        last = shown(self._streams.health()[stream].last_fault, 300)
+        return f"{text}; refused samples: {counts}; the last: {last}" if counts else text
+
+    @property
+    def ending(self) -> str:
+        """What lacked first after the last frame; of several grids, where that went on longest."""
+        if not self._longest:
+            return ""
+        first = self._longest[0]
+        return f"{first.stream} is {first.reason}: {first.detail}"
 
     def faults(self) -> dict[str, dict[str, int]]:
         """Samples that were refused, by stream and reason, and jumps of the clock."""
-        faults = self._streams.faults()
+        health = self._streams.health()
+        faults = {name: dict(stream.faults) for name, stream in health.items()}
         for name, count in self._jumps.items():
             faults[name]["clock_jump"] = count
         return faults
@@ -190,7 +201,9 @@ class FrameSource:
         """What is left when nothing more comes."""
         while (times := self._next()) is not None and times[0] <= self._front:
             yield from self._make(*times)
-        self.tail += sum(gap.reason != "clock_jump" for gap in self._held)
+        tail = [gap for gap in self._held if gap.reason != "clock_jump"]
+        self.tail += len(tail)
+        self._longest = max(self._longest, tail, key=len)
         self._index -= len(self._held)
         self._held = []
 

@@ -7,6 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from vla_nodes.contract import contract_digest
 from vla_nodes.contract.schema import Contract
 from vla_training.data.bags.bag import Bag, open_bag
@@ -14,6 +16,8 @@ from vla_training.data.conversion.episodes import Choices, episodes_of
 from vla_training.data.conversion.job import EpisodeJob, Settings
 from vla_training.data.conversion.topics import check_topics, topics_of
 from vla_training.data.errors import DataError
+
+_LIBRARIES = ("vla-nodes", "vla-training", "lerobot", "av", "numpy", "rosbags", "mcap")
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,11 @@ def jobs_of(plans: Sequence[BagPlan]) -> list[EpisodeJob]:
 
 
 def source_files(jobs: Sequence[EpisodeJob]) -> list[Path]:
-    """Every file of their bags."""
-    bags = dict.fromkeys(bag for job in jobs for bag in job.bags)
-    files = (file for bag in bags for file in ([bag] if bag.is_file() else sorted(bag.rglob("*"))))
+    """Every file of their bags but hidden ones, among them an unfinished dataset's."""
+    files: list[Path] = []
+    for bag in dict.fromkeys(bag for job in jobs for bag in job.bags):
+        inside = [] if bag.is_file() else sorted(bag.rglob("*"))
+        files += [bag, *(file for file in inside if not _is_hidden(file.relative_to(bag)))]
     return [file for file in files if file.is_file()]
 
 
@@ -78,7 +84,7 @@ def fingerprint(
     return {
         "contract": contract_digest(contract),
         "settings": asdict(settings),
-        "versions": {name: version(name) for name in ("vla-training", "lerobot", "av", "numpy")},
+        "versions": {name: version(name) for name in _LIBRARIES} | {"cv2": cv2.__version__},
         "episodes": [
             {**asdict(job), "bags": [str(bag.resolve()) for bag in job.bags]} for job in jobs
         ],
@@ -89,6 +95,10 @@ def fingerprint(
     }
 
 
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
 def _plan(bag: Bag, contract: Contract, choices: Choices) -> BagPlan:
     problems: list[str] = []
     jobs: list[EpisodeJob] = []
@@ -96,7 +106,8 @@ def _plan(bag: Bag, contract: Contract, choices: Choices) -> BagPlan:
     try:
         check_topics(contract, bag.topics)
     except DataError as error:
-        problems.append(f"{bag.path}: {error}")
+        # A topic may lack because the bag was cut short, which its notes say.
+        problems.append("; ".join([f"{bag.path}: {error}", *bag.notes]))
     try:
         jobs, notes = episodes_of(bag, contract, choices)
     except DataError as error:

@@ -2,7 +2,6 @@
 """A file that says which ranges of which bags are episodes."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +11,7 @@ from vla_training.data.bags.errors import shown
 from vla_training.data.conversion.texts import check_outcome, check_text
 from vla_training.data.errors import DataError
 
+_LONGEST = 1e9  # s; a bag of thirty years
 _KEYS = {"bag", "start_s", "stop_s", "task", "outcome"}
 
 
@@ -84,7 +84,7 @@ def _range(entry: Mapping[str, Any], where: str) -> Range:
 
 def _seconds(value: Any, where: str) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not (0 <= value < math.inf):
+    if not is_number or not (0 <= value < _LONGEST):
         raise DataError(f"{where} is {shown(value)}, expected seconds from the bag's start")
     return float(value)
 

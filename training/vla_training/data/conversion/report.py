@@ -10,6 +10,7 @@ from vla_nodes.contract.schema import Contract
 from vla_training.data.conversion.actions import recorded_actions
 from vla_training.data.conversion.job import Settings
 
+_IDLE = 1.0  # s at either end of a recording above which their loss is worth a word
 _REPEATED = 0.02  # share of frames above which repeated pictures are worth a word
 
 
@@ -30,7 +31,8 @@ class EpisodeReport:
             ``frames``, and the ``detail`` of the first.
         lead: Samples of the reference before the first frame.
         tail: Times of the grid after the last frame.
-        refusal: Why there is no frame; empty where there are some.
+        refusal: What lacked before the first frame, in the most cases; empty where nothing did.
+        ending: What lacked first after the last frame; likewise.
         topics: As of ``StreamStatistics.report``.
         frames: Likewise.
         faults: Samples that were refused, by stream and reason.
@@ -50,6 +52,7 @@ class EpisodeReport:
     lead: int
     tail: int
     refusal: str
+    ending: str
     topics: dict[str, dict[str, Any]]
     frames: dict[str, Any]
     faults: dict[str, dict[str, int]]
@@ -61,8 +64,8 @@ def why_empty(report: EpisodeReport) -> str:
     """Why an episode gave no part, and which one it is."""
     longest = max(report.short_parts, default=0)
     short = f"its longest part has {longest} frames, which is less than --min-length"
-    reason = f"no frame: {report.refusal}" if report.refusal else short
-    return f"{report.bag} at {report.start_s:.3f} s: {reason}"
+    reason = short if longest else f"no frame: {report.refusal}"
+    return f"{_place(report)}: {reason}"
 
 
 def summary(
@@ -111,7 +114,7 @@ def summary(
             "short_frames": sum(sum(report.short_parts) for report in reports),
             "lead": sum(report.lead for report in reports),
             "tail": sum(report.tail for report in reports),
-            "without_frames": sum(bool(report.refusal) for report in reports),
+            "without_frames": sum(not (report.parts or report.short_parts) for report in reports),
         },
         "gaps": gaps,
         "topics": merged_topics,
@@ -119,7 +122,14 @@ def summary(
         "faults": _merge_faults(reports),
         "stages": {name: round(value, 3) for name, value in stages.items()},
         "left_out": [*left_out],
-        "notes": _notes(reports, [*notes, *_missed_frames(reports, contract, settings)]),
+        "notes": _notes(
+            reports,
+            [
+                *notes,
+                *_missed_frames(reports, contract, settings),
+                *_idle_ends(reports, contract, settings),
+            ],
+        ),
     }
 
 
@@ -140,6 +150,27 @@ def _missed_frames(
                 "frames, though it is fast enough: stamps that are late by a hair miss their "
                 f"frame; --phase {settings.phase + 2e-3 * max(*jitter, 0.5):.3f} waits for them"
             )
+
+
+def _idle_ends(
+    reports: Sequence[EpisodeReport], contract: Contract, settings: Settings
+) -> Iterator[str]:
+    """Recordings that gave no frame for long before the first one or after the last."""
+    reference = next(s.topic for s in _sources(contract) if s.name == contract.reference)
+    for report in reports:
+        if not report.frames["count"]:
+            continue
+        rate = report.topics[reference]["rate_hz"]["nominal"] or settings.fps
+        for name, seconds, reason in (
+            ("before its first frame", report.lead / rate, report.refusal),
+            ("after its last frame", report.tail / settings.fps, report.ending),
+        ):
+            if seconds > _IDLE:
+                yield f"{_place(report)}: {seconds:.1f} s {name} lack an input: {reason}"
+
+
+def _place(report: EpisodeReport) -> str:
+    return f"{report.bag} at {report.start_s:.3f} s"
 
 
 def _effective_fps(reports: Sequence[EpisodeReport]) -> float | None:

@@ -12,6 +12,7 @@ import numpy as np
 from vla_nodes.contract.schema import Camera, Contract, StateSource
 from vla_nodes.contract.streams import IMAGE
 from vla_nodes.observation.assembler import ObservationAssembler
+from vla_nodes.observation.health import StreamHealth
 from vla_nodes.observation.joints import Vector
 from vla_nodes.observation.observation import NotReady, Observation
 from vla_training.data.bags.bag import Sample
@@ -144,11 +145,10 @@ class Streams:
             {**observation.skews, **{name: sample.skew for name, sample in actions.items()}},
         )
 
-    def faults(self) -> dict[str, dict[str, int]]:
-        """Samples that were refused, by stream and reason."""
+    def health(self) -> dict[str, StreamHealth]:
+        """Figures by stream, samples that were refused among them."""
         health = self._assembler.health(0)
-        health |= {action.name: action.monitor.report(0) for action in self._actions}
-        return {name: dict(stream.faults) for name, stream in health.items()}
+        return health | {action.name: action.monitor.report(0) for action in self._actions}
 
     def _camera(self, camera: Camera) -> Stream:
         is_video = camera.type in VIDEO_TYPES

@@ -4,6 +4,7 @@
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
+from unicodedata import category
 
 from vla_training.data.bags.bag import Bag, BagError
 from vla_training.data.bags.errors import shown
@@ -17,6 +18,7 @@ DISCARD = "discard"
 MAX_LENGTH = 512
 """Characters of a task or subtask, as in the messages of the graph."""
 
+_CONTROL = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, line separators
 _FIELDS = {
     "std_msgs/msg/String": "data",
     "vla_interfaces/msg/Task": "text",
@@ -39,7 +41,8 @@ def check_text(text: object, where: str) -> str:
     if len(text) > MAX_LENGTH:
         raise DataError(f"{where} has {len(text)} characters, expected at most {MAX_LENGTH}")
     stripped = text.strip()
-    if not stripped.isprintable():
+    # What joins letters or emoji, or spaces them, is part of a text as the contract has it too.
+    if any(category(character) in _CONTROL for character in stripped):
         raise DataError(f"{where} is '{shown(stripped)}', expected no control characters")
     return stripped
 
@@ -80,9 +83,8 @@ class Texts:
         does so in either order.
         """
         shares: Counter[str] = Counter()
-        for text, begin, end in zip(
-            self._texts, self._times, [*self._times[1:], stop], strict=True
-        ):
+        ends = [*self._times[1:], stop][: len(self._times)]
+        for text, begin, end in zip(self._texts, self._times, ends, strict=True):
             shares[text] += max(0, min(end, stop) - max(begin, start))
         del shares[""]
         return max(shares, key=lambda text: shares[text]) if shares.total() else ""
