@@ -2,6 +2,7 @@
 """From the simulated arm through the nodes into a dataset, held against what was recorded."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def test_recorded_demonstrations_become_a_dataset_that_equals_them(
         graph.client.wait_until_ready()
         for seed in range(SEEDS):
             graph.client.reset_simulation(seed, cubes=1 + seed % 2)
+            # The arm was put to its start, and the commander takes it back to where it held.
+            graph.client.seconds_to_rest(time.monotonic())
             result = graph.client.execute("clear the table", time_limit=60.0)
             assert result.outcome == ExecuteTask.Result.OUTCOME_SUCCESS, result.message
             # The next table must not be laid into this recording.

@@ -185,10 +185,10 @@ def test_pictures_that_change_their_size_end_a_part(tmp_path):
     [shard], report = shards_of(path, contract, tmp_path / "job", settings)
     assert times(shard) == [t / 10 for t in range(16)]
     assert report.faults["front"] == {"corrupt": 15}
-    assert report.tail == 14
+    assert report.tail == 15
     assert report.ending.startswith("front is corrupt: width is 32, expected 64")
     [note] = summary([report], contract, settings)["notes"]
-    assert f"{path} at 0.000 s: 1.4 s after its last frame lack an input: front is corrupt" in note
+    assert f"{path} at 0.000 s: 1.5 s after its last frame lack an input: front is corrupt" in note
 
 
 def test_pictures_are_resized(tmp_path):

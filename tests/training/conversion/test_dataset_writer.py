@@ -15,10 +15,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from shard_samples import CAMERAS, H264, Episode, noise, picture, psnr, schema, write_shard
+from shard_samples import (
+    CAMERAS,
+    H264,
+    Episode,
+    dataset_digest,
+    noise,
+    picture,
+    psnr,
+    schema,
+    write_shard,
+)
 
 from vla_training.data.conversion import dataset_writer
-from vla_training.data.conversion.dataset_writer import dataset_digest, write_dataset
+from vla_training.data.conversion.dataset_writer import write_dataset
 from vla_training.data.conversion.episode_writer import Metadata
 from vla_training.data.conversion.job import Outcome, VideoSettings
 from vla_training.data.conversion.shards import read_shard
@@ -101,8 +111,9 @@ def test_windows_of_frames_stay_within_their_episode(tmp_path):
         np.testing.assert_allclose(item["action"][1, 0], after * 0.1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("codec", ["libsvtav1", "h264", "hevc"])
-@pytest.mark.parametrize("fps", [20, 24, 50])
+@pytest.mark.parametrize(
+    ("codec", "fps"), [("libsvtav1", 24), ("libsvtav1", 50), ("h264", 20), ("hevc", 24)]
+)
 def test_short_episodes_in_one_file_keep_exact_times(tmp_path, codec, fps):
     lengths = (1, 2, 7, 1, 13, 5)
     firsts = np.cumsum((0, *lengths[:-1])).tolist()
@@ -260,18 +271,6 @@ def test_shards_stay_and_nothing_else_does(tmp_path):
     assert before == after
     assert dataset_digest(tmp_path / "again") == dataset_digest(tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"again", "out", "shards"}
-
-
-def test_a_digest_tells_apart_what_differs(tmp_path):
-    root = make(tmp_path, [Episode(3)])
-    digest = dataset_digest(root)
-    copy = shutil.copytree(root, tmp_path / "copy")
-    assert dataset_digest(copy) == digest
-    (copy / "meta/info.json").rename(copy / "meta/information.json")
-    assert dataset_digest(copy) != digest
-    (copy / "meta/information.json").rename(copy / "meta/info.json")
-    (copy / "meta/info.json").write_bytes((root / "meta/info.json").read_bytes() + b" ")
-    assert dataset_digest(copy) != digest
 
 
 def test_no_shard_makes_no_dataset(tmp_path):

@@ -8,8 +8,8 @@ import signal
 import pytest
 from bag_samples import EPOCH, SECOND, Recording, sample_contract, sample_messages, write_bag
 from convert_samples import TASK, cli
+from shard_samples import dataset_digest
 
-from vla_training.data.conversion.dataset_writer import dataset_digest
 from vla_training.data.conversion.executor import executor, run_all
 from vla_training.data.errors import DataError
 

@@ -148,3 +148,29 @@ def test_pictures_that_miss_their_frames_by_a_hair_are_named_with_a_phase_that_w
     assert any("camera front repeats a picture" in note for note in notes[0.0])
     assert repeats[0.006] == 0
     assert notes[0.006] == []
+
+
+def test_no_phase_is_advised_that_the_command_would_refuse(tmp_path):
+    contract = sample_contract(tmp_path)
+    bag = write_bag(tmp_path / "bag", sample_messages(Sampled(seconds=2.0, jitter=2.0)))
+    settings = replace(SETTINGS, video=VideoSettings("h264"))
+    _, report = shards_of(bag, contract, tmp_path / "job", settings)
+    assert "--phase" in str(summary([report], contract, settings)["notes"])
+    for camera in contract.cameras:
+        report.topics[camera.topic]["jitter_ms"]["p95"] = 51.0
+    assert "--phase" not in str(summary([report], contract, settings)["notes"])
+
+
+def test_an_episode_without_a_camera_stands_beside_one_with_it(tmp_path):
+    contract = sample_contract(tmp_path)
+    messages = sample_messages(Sampled(seconds=2.0))
+    seen = write_bag(tmp_path / "seen", messages)
+    blind = write_bag(tmp_path / "blind", [m for m in messages if m.topic != "/front/image"])
+    settings = replace(SETTINGS, video=VideoSettings("h264"))
+    reports = [
+        shards_of(path, contract, tmp_path / f"{path.name}.job", settings)[1]
+        for path in (seen, blind)
+    ]
+    found = summary(reports, contract, settings)
+    assert found["totals"]["without_frames"] == 1
+    assert [text for text in found["notes"] if "blind" in text] == [why_empty(reports[1])]

@@ -14,9 +14,9 @@ from threading import Event, Thread
 import pytest
 from bag_samples import EPOCH, SECOND, Recording, sample_contract, sample_messages, write_bag
 from convert_samples import H264, TASK, cli, joints
+from shard_samples import dataset_digest
 
-from vla_training.data.conversion.dataset_writer import dataset_digest
-from vla_training.data.conversion.staging import staging
+from vla_training.data.conversion.staging import clear_staging, staging, write_whole
 from vla_training.data.errors import DataError
 
 PATIENCE = 100  # s; far more than anything takes
@@ -138,22 +138,25 @@ def test_ctrl_c_and_death_cost_nothing_but_what_was_being_made(folder, capsys):
     assert_goes_on(folder, "both")
 
 
+MOMENTS = [
+    "{}/plan.json",
+    "{}/workers.log",
+    "{}/episode-000000/progress.txt",
+    "{}/episode-000003/part-000.partial/front.mp4",
+    "{}/episode-000007/result.json",
+    "{}-dataset/meta",
+    "{}-dataset/videos",
+    "{}-dataset/meta/episodes",
+    "{}-dataset/meta/conversion.json",
+]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "moment",
-    [
-        "{}/plan.json",
-        "{}/workers.log",
-        "{}/episode-000000/progress.txt",
-        "{}/episode-000003/part-000.partial/front.mp4",
-        "{}/episode-000007/result.json",
-        "{}-dataset/meta",
-        "{}-dataset/videos",
-        "{}-dataset/meta/episodes",
-        "{}-dataset/meta/conversion.json",
-    ],
+    ("moment", "number"),
+    [(moment, signal.SIGKILL) for moment in MOMENTS]
+    + [(MOMENTS[k], signal.SIGINT) for k in (0, 3, 6)],
 )
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_conversion_may_be_ended_at_any_moment(folder, moment, number):
     out = f"{moment.strip('{}/').replace('/', '_')}_{int(number)}"
     stop(folder, out, moment, number)
@@ -236,3 +239,18 @@ def test_a_plan_that_was_never_written_whole_is_written_anew(tmp_path):
     with staging(tmp_path / "dataset", {"a": [1, {"b": None}]}, resume=True) as found:
         assert found == folder
     assert json.loads((folder / "plan.json").read_text()) == {"a": [1, {"b": None}]}
+
+
+def test_what_cannot_be_removed_at_once_does_not_spoil_a_finished_dataset(tmp_path):
+    with staging(tmp_path / "dataset", {}, resume=False) as folder:
+        held = (folder / "lock").stat().st_ino
+        clear_staging(folder)
+        (folder / f".nfs{held:08x}").touch()  # as NFS does it while the file is open
+    assert [path.name for path in folder.iterdir()] == [f".nfs{held:08x}"]
+
+
+def test_a_file_that_cannot_take_its_place_leaves_nothing_behind(tmp_path):
+    (tmp_path / "report.json").mkdir()
+    with pytest.raises(DataError, match=r"report\.json: cannot be written"):
+        write_whole(tmp_path / "report.json", {"a": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]

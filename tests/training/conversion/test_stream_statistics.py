@@ -59,7 +59,7 @@ def test_rates_and_jitter_are_those_of_the_periods():
     assert found["rate_hz"]["effective"] == pytest.approx(499 / (times[-1] - times[0]) * 1000)
     assert found["jitter_ms"] == spread(np.abs(periods - np.median(periods)))
     assert found["delay_ms"] == spread(np.round(delays * MS) / MS)
-    assert found["gaps"] == {"count": 0, "longest_ms": None, "longest_at": None}
+    assert found["gaps"] == {"count": 0, "longest_ms": None}
     assert found["faults"] == {}
 
 
@@ -67,7 +67,7 @@ def test_gaps_say_how_long_and_where():
     lost = {10, 11, 12, 40, 41, 70}
     found = topics([joint_sample(10 * i) for i in range(100) if i not in lost])["/arm"]
     # One that is lost leaves two periods, two leave three, three leave four.
-    assert found["gaps"] == {"count": 2, "longest_ms": 40.0, "longest_at": EPOCH + 90 * MS}
+    assert found["gaps"] == {"count": 2, "longest_ms": 40.0}
     assert found["rate_hz"]["nominal"] == pytest.approx(100)
     assert found["rate_hz"]["effective"] == pytest.approx(100 * 93 / 99)
 
@@ -116,7 +116,7 @@ def test_few_messages_have_few_figures():
         "bytes": 144,
         "rate_hz": {"nominal": None, "effective": None},
         "jitter_ms": None,
-        "gaps": {"count": 0, "longest_ms": None, "longest_at": None},
+        "gaps": {"count": 0, "longest_ms": None},
         "delay_ms": {"p50": 3.0, "p95": 3.0, "p99": 3.0, "max": 3.0},
         "faults": {},
     }
@@ -148,7 +148,6 @@ def test_ages_and_skews_are_those_of_the_samples_around_each_frame():
         assert found["skew_ms"] == spread(skews / MS)
         repeats = int((np.diff(before(stamps)) == 0).sum())
         assert found["repeats"] == repeats
-        assert found["share"] == pytest.approx(repeats / len(times))
 
 
 def test_a_slow_camera_in_a_fast_dataset_shows():
@@ -156,7 +155,6 @@ def test_a_slow_camera_in_a_fast_dataset_shows():
     assert figures["fps"] == 30
     assert figures["grid_fps"] == pytest.approx(30, abs=1e-6)
     assert figures["effective_fps"] == pytest.approx(23.5, abs=0.15)
-    assert figures["streams"]["front"]["share"] == pytest.approx(1 - 23.5 / 30, abs=0.01)
     pictures = [int(frame.pictures["front"][0, 0, 0]) for frame in frames]
     repeats = sum(a == b for a, b in pairwise(pictures))
     assert figures["streams"]["front"]["repeats"] == repeats
@@ -184,4 +182,4 @@ def test_repeats_of_the_next_action_are_those_of_its_samples():
     robot = only_front(recorded=replace(LEADER, sample="next"))
     figures, frames = frame_figures(robot, steady(3.0, leader=100.0))
     assert isinstance(frames[0], Frame)
-    assert figures["streams"]["actions.arm"]["share"] == pytest.approx(2 / 3, abs=0.02)
+    assert figures["streams"]["actions.arm"]["repeats"] == pytest.approx(len(frames) * 2 / 3, abs=2)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shards to a LeRobot v3 dataset."""
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -70,17 +69,6 @@ def write_dataset(
         raise DataError(f"{out}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def dataset_digest(root: Path) -> str:
-    """SHA-256 over names and contents of all files of a dataset, to compare datasets by."""
-    files = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
-    digest = hashlib.sha256()
-    for name, path in sorted(files.items()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{content}  {name}\n".encode())
-    return digest.hexdigest()
 
 
 def _save(

@@ -24,6 +24,7 @@ from vla_training.data.conversion.texts import (
     has_texts,
     read_texts,
 )
+from vla_training.data.conversion.topics import reference_topic
 from vla_training.data.errors import DataError
 
 TASK_TOPIC = "/task"
@@ -197,9 +198,7 @@ def _split_by_topic(bag: Bag, contract: Contract, topic: str) -> Stretches:  # n
 
 def _split_by_silence(bag: Bag, contract: Contract, silence: int) -> Stretches:
     """Where the reference stream pauses; what the others say in a pause is shared by halves."""
-    topics = {source.name: source.topic for source in contract.cameras}
-    topics |= {source.name: source.topic for source in contract.states}
-    topic = topics[contract.reference]
+    topic = reference_topic(contract)
     times = np.fromiter((s.receive for s in bag.messages([topic])), np.int64)
     if not len(times):
         return Stretches([], [f"{topic} is silent"])

@@ -144,11 +144,10 @@ class FrameSource:
 
     @property
     def ending(self) -> str:
-        """What lacked first after the last frame; of several grids, where that went on longest."""
-        if not self._longest:
-            return ""
-        first = self._longest[0]
-        return f"{first.stream} is {first.reason}: {first.detail}"
+        """What lacked after the last frame, in the most cases; of several grids, in the longest."""
+        most = Counter((gap.stream, gap.reason) for gap in self._longest).most_common(1)
+        found = (g for g in self._longest if most and (g.stream, g.reason) == most[0][0])
+        return next((f"{gap.stream} is {gap.reason}: {gap.detail}" for gap in found), "")
 
     def faults(self) -> dict[str, dict[str, int]]:
         """Samples that were refused, by stream and reason, and jumps of the clock."""

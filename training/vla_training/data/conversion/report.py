@@ -4,11 +4,11 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from vla_nodes.contract.schema import Contract
-from vla_training.data.conversion.actions import recorded_actions
 from vla_training.data.conversion.job import Settings
+from vla_training.data.conversion.topics import reference_topic, sources
 
 _IDLE = 1.0  # s at either end of a recording above which their loss is worth a word
 _REPEATED = 0.02  # share of frames above which repeated pictures are worth a word
@@ -32,7 +32,7 @@ class EpisodeReport:
         lead: Samples of the reference before the first frame.
         tail: Times of the grid after the last frame.
         refusal: What lacked before the first frame, in the most cases; empty where nothing did.
-        ending: What lacked first after the last frame; likewise.
+        ending: What lacked after the last frame; likewise.
         topics: As of ``StreamStatistics.report``.
         frames: Likewise.
         faults: Samples that were refused, by stream and reason.
@@ -137,18 +137,20 @@ def _missed_frames(
     reports: Sequence[EpisodeReport], contract: Contract, settings: Settings
 ) -> Iterator[str]:
     """Cameras that are fast enough, and whose pictures miss their frames by a hair."""
-    frames = sum(report.frames["count"] for report in reports)
+    made = [report for report in reports if report.frames["count"]]
+    frames = sum(report.frames["count"] for report in made)
     for camera in contract.cameras:
-        found = [(r.topics[camera.topic], r.frames["streams"].get(camera.name)) for r in reports]
-        repeats = sum(stream["repeats"] for _, stream in found if stream)
-        rates = [topic["rate_hz"]["effective"] for topic, _ in found]
-        jitter = [topic["jitter_ms"]["p95"] for topic, _ in found if topic["jitter_ms"]]
+        topics = [report.topics[camera.topic] for report in made]
+        repeats = sum(report.frames["streams"][camera.name]["repeats"] for report in made)
+        rates = [topic["rate_hz"]["effective"] for topic in topics]
+        jitter = [topic["jitter_ms"]["p95"] for topic in topics if topic["jitter_ms"]]
+        phase = settings.phase + 2e-3 * max([*jitter, 0.5])
         fast = all(rate and rate > (1 - _REPEATED) * settings.fps for rate in rates)
-        if fast and jitter and repeats > _REPEATED * frames:
+        if fast and repeats > _REPEATED * frames and phase * settings.fps < 1:
             yield (
                 f"camera {camera.name} repeats a picture in {100 * repeats / frames:.0f} % of the "
                 "frames, though it is fast enough: stamps that are late by a hair miss their "
-                f"frame; --phase {settings.phase + 2e-3 * max(*jitter, 0.5):.3f} waits for them"
+                f"frame; --phase {phase:.3f} waits for them"
             )
 
 
@@ -156,7 +158,7 @@ def _idle_ends(
     reports: Sequence[EpisodeReport], contract: Contract, settings: Settings
 ) -> Iterator[str]:
     """Recordings that gave no frame for long before the first one or after the last."""
-    reference = next(s.topic for s in _sources(contract) if s.name == contract.reference)
+    reference = reference_topic(contract)
     for report in reports:
         if not report.frames["count"]:
             continue
@@ -251,7 +253,7 @@ def _hint(
 ) -> str:
     """What would lessen a kind of gap."""
     name, reason = gap["stream"], gap["reason"]
-    source = next(source for source in _sources(contract) if source.name == name)
+    source = next(source for source in sources(contract) if source.name == name)
     topic = topics.get(source.topic, {"rate_hz": {"nominal": None}, "gaps": {"longest_ms": None}})
     rate, longest = topic["rate_hz"]["nominal"], topic["gaps"]["longest_ms"]
     if reason == "skewed":
@@ -266,21 +268,3 @@ def _hint(
         "corrupt": "its messages contradict the contract, or are damaged",
         "clock_jump": "the clock that stamps it was set",
     }.get(reason, "")
-
-
-class _Source(NamedTuple):
-    """A stream by the name that gaps have for it."""
-
-    name: str
-    topic: str
-    max_age: float
-
-
-def _sources(contract: Contract) -> Iterator[_Source]:
-    for camera in contract.cameras:
-        yield _Source(camera.name, camera.topic, camera.max_age)
-    for state in contract.states:
-        yield _Source(state.name, state.topic, state.max_age)
-    for action in contract.actions:
-        recorded = recorded_actions(action)
-        yield _Source(f"actions.{action.name}", recorded.topic, recorded.max_age)

@@ -6,9 +6,9 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from vla_training.data.conversion.folders import write_json
 from vla_training.data.errors import DataError
@@ -27,6 +27,7 @@ def write_whole(file: Path, content: object) -> None:
             os.fsync(written.fileno())  # else a power cut may leave an empty file of that name
         aside.replace(file)
     except OSError as error:
+        aside.unlink(missing_ok=True)
         raise DataError(f"{file}: cannot be written: {error.strerror or error}") from error
 
 
@@ -37,7 +38,7 @@ def staging_folder(out: Path) -> Path:
 
 @contextmanager
 def staging(out: Path, plan: Mapping[str, Any], resume: bool) -> Iterator[Path]:
-    """Opens the staging folder of a conversion; it stays when the block is left.
+    """Opens the staging folder of a conversion; it stays when the block is left, unless empty.
 
     Args:
         out: The dataset's folder.
@@ -54,33 +55,46 @@ def staging(out: Path, plan: Mapping[str, Any], resume: bool) -> Iterator[Path]:
             f"{folder} holds an unfinished conversion; go on with --resume, or delete that folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{folder} is in use: another vla-convert makes this dataset") from None
-        file = folder / _PLAN
-        if file.exists():
-            differences = _differences(json.loads(file.read_text(encoding="utf-8")), plan)
-            if differences:
-                raise DataError(
-                    f"{folder} cannot be resumed, it is of another conversion: "
-                    f"{'; '.join(differences[:3])}; delete that folder to begin anew"
-                )
-        else:
-            write_whole(file, plan)
-        yield folder
+    try:
+        with (folder / _LOCK).open("w") as lock:
+            _hold(lock, folder)
+            _check_plan(folder, plan)
+            yield folder
+    finally:
+        # Only now that the lock is closed: NFS keeps the name of an open file that was deleted.
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _hold(lock: IO[str], folder: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DataError(f"{folder} is in use: another vla-convert makes this dataset") from None
+
+
+def _check_plan(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Compares the plan with that of the run before, or writes it where there was none."""
+    file = folder / _PLAN
+    if not file.exists():
+        write_whole(file, plan)
+        return
+    differences = _differences(json.loads(file.read_text(encoding="utf-8")), plan)
+    if differences:
+        raise DataError(
+            f"{folder} cannot be resumed, it is of another conversion: "
+            f"{'; '.join(differences[:3])}; delete that folder to begin anew"
+        )
 
 
 def clear_staging(folder: Path) -> None:
-    """Removes the staging folder of a finished conversion."""
+    """Removes all that the staging folder of a finished conversion holds."""
     # The plan goes last: a folder without one would pass for one of any conversion.
     for path in sorted(folder.iterdir(), key=lambda path: path.name in {_PLAN, _LOCK}):
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
-    folder.rmdir()
 
 
 def _differences(before: Any, now: Any, key: str = "") -> list[str]:

@@ -65,7 +65,7 @@ class StreamStatistics:
         ``frames`` has ``count``; ``fps`` as asked for; ``grid_fps``, that of neighbouring frames;
         ``effective_fps``, the samples of the reference that are really in them, per second; and
         for each of ``streams`` ``age_ms``, ``skew_ms`` (its magnitude), and ``repeats``, the
-        frames that show the same sample as the frame before, with their ``share``.
+        frames that show the same sample as the frame before.
         """
         return {
             "topics": {name: topic.report() for name, topic in sorted(self._topics.items())},
@@ -114,10 +114,9 @@ class _Topic:
     def report(self) -> dict[str, Any]:
         times = np.array(self._stamps or self._receives, np.int64)
         steps = np.diff(times)
-        starts, periods = times[:-1][steps > 0], steps[steps > 0]  # the others are clock jumps
+        periods = steps[steps > 0]  # the others are clock jumps
         median = float(np.median(periods)) if len(periods) else None
-        gaps = np.flatnonzero(periods > GAP * median) if median else np.zeros(0, np.int64)
-        longest = gaps[periods[gaps].argmax()] if len(gaps) else None
+        gaps = periods[periods > GAP * median] if median else periods
         return {
             "messages": len(self._receives),
             "bytes": self._bytes,
@@ -128,8 +127,7 @@ class _Topic:
             "jitter_ms": _spread(np.abs(periods - median) / _MS) if median else None,
             "gaps": {
                 "count": len(gaps),
-                "longest_ms": None if longest is None else float(periods[longest] / _MS),
-                "longest_at": None if longest is None else int(starts[longest]),
+                "longest_ms": float(gaps.max() / _MS) if len(gaps) else None,
             },
             "delay_ms": _spread(np.array(self._delays, np.int64) / _MS),
             "faults": dict(self._faults),
@@ -158,7 +156,6 @@ class _Stream:
             "age_ms": _spread(np.array(self._ages) * 1e3),
             "skew_ms": _spread(np.array(self._skews) * 1e3),
             "repeats": self._repeats,
-            "share": self._repeats / len(self._ages),
         }
 
 
