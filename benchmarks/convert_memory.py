@@ -37,9 +37,8 @@ def main() -> None:
         contract = convert.write_contract(folder, "jpeg")
         for minutes in MINUTES:
             bag = folder / f"bag_{minutes}"
-            convert.SECONDS = 60 * minutes
             with Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-                convert.write_bag(writer, "jpeg", 0)
+                convert.write_bag(writer, "jpeg", 0, 60 * minutes)
             begin = time.perf_counter()
             peak = peak_of_conversion(bag, contract, folder / f"dataset_{minutes}") * 1e-6
             seconds = time.perf_counter() - begin

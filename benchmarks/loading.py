@@ -28,10 +28,10 @@ from lerobot.configs import RGBEncoderConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from torch.utils.data import DataLoader
 
-from vla_training.data.conversion.schema import DatasetSchema
 from vla_training.data.loading.augmentation import Augmentation
 from vla_training.data.loading.loaders import training_loader
 from vla_training.data.loading.training_set import TrainingSet
+from vla_training.data.schema import DatasetSchema
 
 CAMERAS = ("one", "two", "three")
 JOINTS = tuple(f"joint{k}" for k in range(14))

@@ -25,6 +25,18 @@ MAY_IMPORT = {
     "bringup": ({"contract", "bringup"}, {"yaml", "tyro"}),
     "recording": ({"contract", "recording"}, {"mcap", "rosbags", "yaml"}),
 }
+# Of the data rooms of the offline package, what lies before each of them.
+DATA = ROOT / "training" / "vla_training" / "data"
+DATA_MAY_IMPORT = {
+    "bags": set(),
+    "frames": {"bags"},
+    "writing": set(),
+    "conversion": {"bags", "frames", "writing"},
+    "runs": {"bags", "frames", "writing", "conversion"},
+    "checks": {"bags", "frames"},
+    "labels": set(),
+    "loading": {"bags", "labels"},
+}
 ROS = {
     *("rclpy", "rcl_interfaces", "builtin_interfaces", "diagnostic_msgs", "lifecycle_msgs"),
     *("rosgraph_msgs", "sensor_msgs", "std_msgs", "std_srvs", "trajectory_msgs"),
@@ -61,6 +73,19 @@ def test_a_room_imports_only_what_lies_before_it(room: str) -> None:
             else:
                 known = top in libraries or top in sys.stdlib_module_names
                 assert known, f"{file} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "room", sorted(p.name for p in DATA.iterdir() if p.is_dir() and p.name != "__pycache__")
+)
+def test_a_data_room_imports_only_what_lies_before_it(room: str) -> None:
+    shared = {file.stem for file in DATA.glob("*.py")}
+    for file in (DATA / room).rglob("*.py"):
+        for name in imports(file):
+            if name.startswith("vla_training.data."):
+                of = name.split(".")[2]
+                assert of in {room, *shared, *DATA_MAY_IMPORT[room]}, f"{file} imports {name}"
+            assert name.partition(".")[0] not in ROS, f"{file} imports {name}"
 
 
 def test_no_robot_code_imports_the_training_package() -> None:

@@ -12,7 +12,7 @@ from lerobot.configs import RGBEncoderConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from vla_nodes.contract import Contract
-from vla_training.data.conversion.schema import (
+from vla_training.data.schema import (
     ACTION,
     BAG_TIME,
     OUTCOME,

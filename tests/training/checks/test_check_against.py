@@ -29,7 +29,7 @@ from vla_training.data.checks.dataset import check_dataset
 from vla_training.data.checks.dataset_columns import read_tables
 from vla_training.data.checks.dataset_files import open_dataset
 from vla_training.data.conversion.convert import main as convert
-from vla_training.data.conversion.schema import ACTION, BAG_TIME, STATE
+from vla_training.data.schema import ACTION, BAG_TIME, STATE
 
 DATA = "data/chunk-000/file-000.parquet"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"

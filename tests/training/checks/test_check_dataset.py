@@ -16,7 +16,7 @@ from dataset_samples import FPS, LENGTHS, edit_json, edit_table, make_dataset
 from vla_nodes.contract import load_contract
 from vla_training.data.checks.check import main
 from vla_training.data.checks.dataset import check_dataset
-from vla_training.data.conversion.schema import ACTION, BAG_TIME, STATE
+from vla_training.data.schema import ACTION, BAG_TIME, STATE
 
 DATA = "data/chunk-000/file-000.parquet"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"

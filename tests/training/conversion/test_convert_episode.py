@@ -28,9 +28,10 @@ from convert_samples import at, joints, merged, shards_of
 from rosbags.typesys import get_types_from_msg
 
 from vla_training.data.bags.bag import BagError
-from vla_training.data.conversion.job import Settings, VideoSettings
+from vla_training.data.conversion.job import Settings
 from vla_training.data.conversion.report import summary
-from vla_training.data.conversion.schema import ACTION, BAG_TIME, STATE, SUBTASK
+from vla_training.data.schema import ACTION, BAG_TIME, STATE, SUBTASK
+from vla_training.data.writing.video_settings import VideoSettings
 
 SETTINGS = Settings(fps=10, min_length=0.5)
 

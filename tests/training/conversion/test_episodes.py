@@ -10,9 +10,9 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from vla_training.data.bags.bag import open_bag
 from vla_training.data.conversion.episodes import parse_split
-from vla_training.data.conversion.job import Outcome
 from vla_training.data.conversion.texts import Texts, check_text
 from vla_training.data.errors import DataError
+from vla_training.data.schema import Outcome
 
 
 @pytest.fixture

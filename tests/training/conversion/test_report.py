@@ -11,8 +11,10 @@ from bag_samples import Recording as Sampled
 from convert_samples import joints, shards_of
 
 from vla_training.data.conversion.convert_episode import convert_episode
-from vla_training.data.conversion.job import EpisodeJob, Outcome, Settings, VideoSettings
+from vla_training.data.conversion.job import EpisodeJob, Settings
 from vla_training.data.conversion.report import summary, why_empty
+from vla_training.data.schema import Outcome
+from vla_training.data.writing.video_settings import VideoSettings
 
 SETTINGS = Settings(fps=10, min_length=0.5)
 

@@ -16,8 +16,9 @@ from bag_samples import EPOCH, SECOND, Recording, sample_contract, sample_messag
 from convert_samples import H264, TASK, cli, joints
 from shard_samples import dataset_digest
 
-from vla_training.data.conversion.staging import clear_staging, staging, write_whole
+from vla_training.data.conversion.staging import clear_staging, staging
 from vla_training.data.errors import DataError
+from vla_training.data.files import write_whole
 
 PATIENCE = 100  # s; far more than anything takes
 BAGS = 8

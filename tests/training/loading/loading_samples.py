@@ -10,7 +10,7 @@ import numpy as np
 from lerobot.configs import RGBEncoderConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from vla_training.data.conversion.schema import DatasetSchema
+from vla_training.data.schema import DatasetSchema
 
 FPS = 10
 PERIOD = 1_000_000_000 // FPS

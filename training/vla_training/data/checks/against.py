@@ -19,8 +19,8 @@ from vla_training.data.checks.dataset_files import Dataset
 from vla_training.data.checks.findings import Finding
 from vla_training.data.checks.joint_logs import Times
 from vla_training.data.checks.picture_tally import PictureTally
-from vla_training.data.conversion.schema import ACTION, BAG_TIME, STATE, image_key
 from vla_training.data.errors import DataError
+from vla_training.data.schema import ACTION, BAG_TIME, STATE, image_key
 
 _MARGIN = 10_000_000_000  # ns around an episode: delays, and the last key frame of a video
 

@@ -18,10 +18,10 @@ from vla_training.data.checks.dataset_files import Dataset
 from vla_training.data.checks.joint_logs import Times, in_order
 from vla_training.data.checks.picture_tally import Picture, PictureTally, Shown
 from vla_training.data.checks.video_scan import open_video
-from vla_training.data.conversion.schema import BAG_TIME
-from vla_training.data.conversion.stamps import message_stamp
-from vla_training.data.conversion.video_packets import VIDEO_TYPES
 from vla_training.data.errors import DataError
+from vla_training.data.frames.video_packets import VIDEO_TYPES
+from vla_training.data.schema import BAG_TIME
+from vla_training.data.stamps import message_stamp
 
 
 def compare_pictures(

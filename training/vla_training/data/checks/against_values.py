@@ -16,9 +16,9 @@ from vla_training.data.checks.joint_logs import (
     Values,
 )
 from vla_training.data.checks.joint_streams import action_streams, state_streams
-from vla_training.data.conversion.actions import recorded_actions
-from vla_training.data.conversion.schema import BAG_TIME
 from vla_training.data.errors import DataError
+from vla_training.data.frames.actions import recorded_actions
+from vla_training.data.schema import BAG_TIME
 
 _SECOND = 1_000_000_000
 _ULPS = 2  # of float32, in which the dataset keeps them

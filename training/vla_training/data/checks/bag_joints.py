@@ -19,7 +19,7 @@ from vla_training.data.checks.motions import (
     check_stuck,
 )
 from vla_training.data.checks.recording import Recording
-from vla_training.data.conversion.actions import recorded_actions
+from vla_training.data.frames.actions import recorded_actions
 
 _SECOND = 1_000_000_000
 

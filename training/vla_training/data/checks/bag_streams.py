@@ -13,7 +13,7 @@ from vla_training.data.checks.findings import Finding, count, graded
 from vla_training.data.checks.joint_logs import Times
 from vla_training.data.checks.joint_streams import action_streams
 from vla_training.data.checks.recording import Recording, StampLog
-from vla_training.data.conversion.actions import recorded_actions
+from vla_training.data.frames.actions import recorded_actions
 
 _OTHER_CLOCK = 1e6  # s; no transport takes days
 _SLACK = 0.9  # of a rate, for jitter at the ends

@@ -19,8 +19,8 @@ from vla_training.data.checks.bag import check_bag
 from vla_training.data.checks.dataset import check_dataset
 from vla_training.data.checks.dataset_files import Dataset
 from vla_training.data.checks.findings import Finding, as_json, print_findings, worst
-from vla_training.data.conversion.staging import write_whole
 from vla_training.data.errors import DataError
+from vla_training.data.files import write_whole
 
 Folder = tyro.conf.Positional[Path]
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vla_training.data.bags.errors import shown
 from vla_training.data.checks.dataset_files import Dataset
 from vla_training.data.checks.findings import Finding
-from vla_training.data.conversion.schema import ACTION, STATE
+from vla_training.data.schema import ACTION, STATE
 
 _QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 _BINS = 5000  # of the histogram that LeRobot reads a quantile from, over an episode's range

@@ -12,7 +12,7 @@ from vla_nodes.contract.schema import Contract
 from vla_training.data.bags.errors import shown
 from vla_training.data.checks.dataset_files import Dataset
 from vla_training.data.checks.findings import Finding, count, graded
-from vla_training.data.conversion.schema import BAG_TIME, OUTCOME, SUBTASK, SUBTASK_INDEX
+from vla_training.data.schema import BAG_TIME, OUTCOME, SUBTASK, SUBTASK_INDEX
 
 _SECOND = 1_000_000_000
 _TOLERANCE = 1e-4  # s; what LeRobot bears between a row and its picture

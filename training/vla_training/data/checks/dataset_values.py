@@ -18,7 +18,7 @@ from vla_training.data.checks.motions import (
     check_standstill,
     check_stuck,
 )
-from vla_training.data.conversion.schema import ACTION, BAG_TIME, STATE, DatasetSchema
+from vla_training.data.schema import ACTION, BAG_TIME, STATE, DatasetSchema
 
 _SECOND = 1_000_000_000
 

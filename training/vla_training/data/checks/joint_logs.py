@@ -16,7 +16,7 @@ from vla_nodes.contract.actions import FLOAT64_MULTI_ARRAY, JOINT_TRAJECTORY
 from vla_nodes.contract.streams import JOINT_STATE
 from vla_nodes.observation.buffers import FUTURE_NS
 from vla_training.data.checks.joint_streams import JointStream
-from vla_training.data.conversion.stamps import message_stamp
+from vla_training.data.stamps import message_stamp
 
 Times = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]

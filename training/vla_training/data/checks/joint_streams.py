@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vla_nodes.contract.schema import Contract
 from vla_nodes.contract.streams import JOINT_STATE
-from vla_training.data.conversion.actions import recorded_actions
+from vla_training.data.frames.actions import recorded_actions
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from vla_nodes.contract.schema import Camera
 from vla_nodes.observation.codecs import check_camera, decode_camera
 from vla_nodes.observation.errors import CodecError
 from vla_training.data.checks.joint_logs import Times
-from vla_training.data.conversion.stamps import message_stamp
-from vla_training.data.conversion.video_packets import VIDEO_TYPES, Decoded, VideoDecoder
+from vla_training.data.frames.video_packets import VIDEO_TYPES, Decoded, VideoDecoder
+from vla_training.data.stamps import message_stamp
 
 # So that large bags take minutes. Pictures of a video build on each other: its first ones.
 LOOKED_AT = 300

@@ -18,7 +18,7 @@ from vla_training.data.checks.joint_logs import (
 )
 from vla_training.data.checks.joint_streams import action_streams, state_streams
 from vla_training.data.checks.picture_logs import PictureLog
-from vla_training.data.conversion.stamps import message_stamp
+from vla_training.data.stamps import message_stamp
 
 
 class StampLog:

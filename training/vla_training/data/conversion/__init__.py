@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recordings to LeRobot v3 datasets: frames on a grid, encoded, written, resumed."""
+"""``vla-convert``: which episodes there are, and their conversion in many processes."""

@@ -16,13 +16,16 @@ from vla_training.data.bags.bag import find_bags
 from vla_training.data.conversion.console import Progress, print_plans, print_summary, several
 from vla_training.data.conversion.episodes import Choices, parse_split
 from vla_training.data.conversion.executor import Kind
-from vla_training.data.conversion.job import OnGap, Outcome, Settings, VideoSettings
+from vla_training.data.conversion.job import OnGap, Settings
 from vla_training.data.conversion.plan import jobs_of, plan_bags, source_files
 from vla_training.data.conversion.report import summary
 from vla_training.data.conversion.run import Execution, convert
-from vla_training.data.conversion.staging import staging_folder, write_whole
+from vla_training.data.conversion.staging import staging_folder
 from vla_training.data.conversion.texts import check_text
 from vla_training.data.errors import DataError
+from vla_training.data.files import write_whole
+from vla_training.data.schema import Outcome
+from vla_training.data.writing.video_settings import VideoSettings
 
 _LARGEST = 8192  # pixels, as of the contract's pictures
 _SIDE = re.compile(r"[0-9]{1,4}")

@@ -13,14 +13,15 @@ import cv2
 
 from vla_nodes.contract.schema import Contract
 from vla_training.data.bags.bag import read_bags
-from vla_training.data.conversion.frames import Frame, FrameSource
 from vla_training.data.conversion.job import EpisodeJob, Settings
 from vla_training.data.conversion.parts import Parts
 from vla_training.data.conversion.report import EpisodeReport
-from vla_training.data.conversion.staging import RESULT, write_whole
-from vla_training.data.conversion.stream_statistics import StreamStatistics
+from vla_training.data.conversion.staging import RESULT
 from vla_training.data.conversion.texts import Texts, read_texts
-from vla_training.data.conversion.topics import topics_of
+from vla_training.data.files import write_whole
+from vla_training.data.frames.frames import Frame, FrameSource
+from vla_training.data.frames.stream_statistics import StreamStatistics
+from vla_training.data.frames.topics import topics_of
 
 
 def convert_episode(

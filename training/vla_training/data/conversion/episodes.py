@@ -12,9 +12,8 @@ import numpy as np
 from vla_nodes.contract.schema import Contract
 from vla_training.data.bags.bag import Bag, BagError
 from vla_training.data.bags.errors import shown
-from vla_training.data.conversion.job import EpisodeJob, Outcome
+from vla_training.data.conversion.job import EpisodeJob
 from vla_training.data.conversion.ranges import Range, read_ranges
-from vla_training.data.conversion.stamps import SECOND
 from vla_training.data.conversion.texts import (
     DISCARD,
     Texts,
@@ -24,8 +23,10 @@ from vla_training.data.conversion.texts import (
     has_texts,
     read_texts,
 )
-from vla_training.data.conversion.topics import reference_topic
 from vla_training.data.errors import DataError
+from vla_training.data.frames.topics import reference_topic
+from vla_training.data.schema import Outcome
+from vla_training.data.stamps import SECOND
 
 TASK_TOPIC = "/task"
 SUBTASK_TOPIC = "/subtask"

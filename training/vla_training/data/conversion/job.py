@@ -1,37 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is to be converted, as it crosses from one process to another."""
 
-from dataclasses import dataclass
-from enum import IntEnum
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from vla_training.data.schema import Outcome
+from vla_training.data.writing.video_settings import VideoSettings
+
 OnGap = Literal["cut", "drop", "fail"]
-
-
-class Outcome(IntEnum):
-    """How an episode ended; the value of the column ``outcome``."""
-
-    UNKNOWN = -1
-    FAILURE = 0
-    SUCCESS = 1
-
-
-@dataclass(frozen=True)
-class VideoSettings:
-    """How pictures become video, in the terms of ``lerobot.configs.RGBEncoderConfig``.
-
-    Attributes:
-        vcodec: ``libsvtav1``, ``h264``, or another that LeRobot knows.
-        crf: Quality; lower is better and larger. None for the codec's default.
-        preset: Speed against size in the codec's own terms. None for LeRobot's default.
-        gop: Frames from key frame to key frame; 2 lets training seek anywhere.
-    """
-
-    vcodec: str = "libsvtav1"
-    crf: int | None = 30
-    preset: int | str | None = None
-    gop: int = 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +27,7 @@ class Settings:
     """
 
     fps: int
-    video: VideoSettings = VideoSettings()
+    video: VideoSettings = field(default_factory=VideoSettings)
     resize: tuple[int, int] | None = None
     on_gap: OnGap = "cut"
     min_length: float = 1.0

@@ -11,11 +11,11 @@ import cv2
 from vla_nodes.contract.schema import Contract
 from vla_nodes.observation.codecs import Picture
 from vla_training.data.bags.bag import BagError
-from vla_training.data.conversion.frames import Frame, Gap
 from vla_training.data.conversion.job import EpisodeJob, Settings
-from vla_training.data.conversion.schema import DatasetSchema
-from vla_training.data.conversion.shards import ShardWriter
 from vla_training.data.conversion.texts import Texts
+from vla_training.data.frames.frames import Frame, Gap
+from vla_training.data.schema import DatasetSchema
+from vla_training.data.writing.shards import ShardWriter
 
 _HELD_BACK = 16  # frames of a part at most that wait until it is worth starting its encoders
 

@@ -14,8 +14,8 @@ from vla_nodes.contract.schema import Contract
 from vla_training.data.bags.bag import Bag, open_bag
 from vla_training.data.conversion.episodes import Choices, episodes_of
 from vla_training.data.conversion.job import EpisodeJob, Settings
-from vla_training.data.conversion.topics import check_topics, topics_of
 from vla_training.data.errors import DataError
+from vla_training.data.frames.topics import check_topics, topics_of
 
 _LIBRARIES = ("vla-nodes", "vla-training", "lerobot", "av", "numpy", "rosbags", "mcap")
 

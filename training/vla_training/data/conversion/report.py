@@ -8,7 +8,7 @@ from typing import Any
 
 from vla_nodes.contract.schema import Contract
 from vla_training.data.conversion.job import Settings
-from vla_training.data.conversion.topics import reference_topic, sources
+from vla_training.data.frames.topics import reference_topic, sources
 
 _IDLE = 1.0  # s at either end of a recording above which their loss is worth a word
 _REPEATED = 0.02  # share of frames above which repeated pictures are worth a word

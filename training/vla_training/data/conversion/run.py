@@ -14,7 +14,6 @@ from vla_training.data.conversion.executor import Kind, Pool, executor, run_all
 from vla_training.data.conversion.job import EpisodeJob, Settings
 from vla_training.data.conversion.plan import fingerprint
 from vla_training.data.conversion.report import EpisodeReport, why_empty
-from vla_training.data.conversion.schema import DatasetSchema
 from vla_training.data.conversion.staging import RESULT, clear_staging, staging
 from vla_training.data.conversion.work import (
     PROGRESS,
@@ -25,6 +24,7 @@ from vla_training.data.conversion.work import (
     noted,
 )
 from vla_training.data.errors import DataError
+from vla_training.data.schema import DatasetSchema
 
 LOG = "workers.log"
 

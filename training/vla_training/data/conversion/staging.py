@@ -3,32 +3,18 @@
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from vla_training.data.conversion.folders import write_json
 from vla_training.data.errors import DataError
+from vla_training.data.files import write_whole
 
 RESULT = "result.json"
 _PLAN = "plan.json"
 _LOCK = "lock"
-
-
-def write_whole(file: Path, content: object) -> None:
-    """Writes JSON aside, then renames it, so that the file is whole or not there."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        write_json(aside, content)
-        with aside.open("rb") as written:
-            os.fsync(written.fileno())  # else a power cut may leave an empty file of that name
-        aside.replace(file)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise DataError(f"{file}: cannot be written: {error.strerror or error}") from error
 
 
 def staging_folder(out: Path) -> Path:

@@ -8,9 +8,9 @@ from unicodedata import category
 
 from vla_training.data.bags.bag import Bag, BagError
 from vla_training.data.bags.errors import shown
-from vla_training.data.conversion.job import Outcome
-from vla_training.data.conversion.stamps import message_stamp
 from vla_training.data.errors import DataError
+from vla_training.data.schema import Outcome
+from vla_training.data.stamps import message_stamp
 
 DISCARD = "discard"
 """The outcome of an episode that is to be left out."""

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 from vla_nodes.contract.schema import Contract
 from vla_training.data.bags.bag import BagError
-from vla_training.data.conversion.job import EpisodeJob, Settings, VideoSettings
+from vla_training.data.conversion.job import EpisodeJob, Settings
 from vla_training.data.conversion.report import EpisodeReport
-from vla_training.data.conversion.schema import DatasetSchema
+from vla_training.data.schema import DatasetSchema
+from vla_training.data.writing.video_settings import VideoSettings
 
 PRELOAD = [
     "vla_training.data.conversion.convert_episode",
-    "vla_training.data.conversion.dataset_writer",
+    "vla_training.data.writing.dataset_writer",
 ]
 PROGRESS = "progress.txt"
 _PERIOD = 0.5  # s
@@ -33,7 +34,7 @@ def check_settings(video: VideoSettings, schema: DatasetSchema) -> None:
     Raises:
         DataError: It does not.
     """
-    from vla_training.data.conversion.encoder import check_video
+    from vla_training.data.writing.encoder import check_video
 
     check_video(video, schema)
 
@@ -59,7 +60,7 @@ def make_dataset(
     progress: Path,
 ) -> None:
     """``write_dataset``; a file says meanwhile how many episodes there are."""
-    from vla_training.data.conversion.dataset_writer import write_dataset
+    from vla_training.data.writing.dataset_writer import write_dataset
 
     write_dataset(out, shards, schema, video, about, Note(progress))
 

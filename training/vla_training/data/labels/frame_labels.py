@@ -9,11 +9,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from vla_training.data.conversion.job import Outcome
-from vla_training.data.conversion.schema import OUTCOME
 from vla_training.data.errors import DataError
 from vla_training.data.labels.columns import Frames, read_frames
 from vla_training.data.labels.labels import Mode, advantages, indicators, returns
+from vla_training.data.schema import OUTCOME, Outcome
 
 RETURN = "return"
 ADVANTAGE = "advantage"

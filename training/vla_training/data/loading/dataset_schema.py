@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from vla_training.data.bags.errors import shown
-from vla_training.data.conversion.schema import ACTION, STATE, DatasetSchema, image_key
 from vla_training.data.errors import DataError
 from vla_training.data.labels.metadata import INFO
+from vla_training.data.schema import ACTION, STATE, DatasetSchema, image_key
 
 
 def dataset_schema(

@@ -18,11 +18,10 @@ import pyarrow.dataset as arrow
 from pyarrow import compute
 
 from vla_training.data.bags.errors import shown
-from vla_training.data.conversion.job import Outcome
-from vla_training.data.conversion.schema import ACTION, BAG_TIME, OUTCOME, STATE, SUBTASK
 from vla_training.data.errors import DataError
 from vla_training.data.labels.frame_labels import ADVANTAGE, POSITIVE, RETURN, UNLABELLED
 from vla_training.data.loading.frame_columns import Columns, Words
+from vla_training.data.schema import ACTION, BAG_TIME, OUTCOME, STATE, SUBTASK, Outcome
 
 _UNKNOWN: dict[str, np.generic] = {
     OUTCOME: np.int64(Outcome.UNKNOWN),

@@ -12,7 +12,6 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset
 
 from vla_training.data.bags.errors import shown
-from vla_training.data.conversion.schema import OUTCOME, SUBTASK, image_key
 from vla_training.data.errors import DataError
 from vla_training.data.labels.frame_labels import ADVANTAGE, POSITIVE, RETURN
 from vla_training.data.labels.metadata import read_info
@@ -20,6 +19,7 @@ from vla_training.data.loading.dataset_schema import dataset_schema
 from vla_training.data.loading.frame_table import FrameTable, read_frame_table
 from vla_training.data.loading.video_clips import find_clips
 from vla_training.data.loading.video_reader import VideoReader
+from vla_training.data.schema import OUTCOME, SUBTASK, image_key
 
 MADE_BY = {
     SUBTASK: "vla-convert",

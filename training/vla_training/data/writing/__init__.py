@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames to a LeRobot v3 dataset: encoded, kept as shards, written."""
