@@ -58,7 +58,7 @@ JOINT_RATE = 100
 EPISODES, SECONDS = 4, 10  # bags, and seconds in each
 FILES_SECONDS = 3  # of the slowest way
 ROUNDS = 3
-START = "vla-convert, a second of bag"
+SHORT = "vla-convert, a second of bag"
 SECOND = 1_000_000_000
 START = 1_750_000_000 * SECOND
 CODECS = {
@@ -86,7 +86,7 @@ def main() -> None:
         for codec, encoder in CODECS.items():
             ways: dict[str, Way] = {
                 **{f"vla-convert, {k}": partial(run_convert, bags[k], contracts[k]) for k in bags},
-                START: partial(run_convert, second, contracts["raw"]),
+                SHORT: partial(run_convert, second, contracts["raw"]),
                 "(a) add_frame, image files": partial(run_add_frame, footage[:short], False),
                 "(b) add_frame, streaming": partial(run_add_frame, footage, True),
                 "(c) the encoder alone": encoder_alone(footage),
@@ -111,7 +111,7 @@ def print_codec(
             images[way] = run(encoder, out)
             seconds[way].append(time.perf_counter() - begin)
     medians = {way: statistics.median(found) for way, found in seconds.items()}
-    start, begun = medians.pop(START), images.pop(START)
+    start, begun = medians.pop(SHORT), images.pop(SHORT)
     rates = {way: images[way] / took for way, took in medians.items()}
     for kind in bags:
         way = f"vla-convert, {kind}"
