@@ -9,8 +9,9 @@ AV1 and to H.264. Beside it, on the same pictures but ready in memory:
 - the encoder alone, on frames that are yuv already, a thread with its own encoder for each camera:
   nothing that encodes can be faster.
 
-The converter's figures include the start of its processes, which load LeRobot. What a second of
-bag takes is mostly that start: the lines "once started" leave it out.
+The lines "once started" leave out what a bag of one second takes, which is mostly the start of
+the workers. Medians do not show what the first round pays for loading LeRobot: a command of its
+own pays it once.
 
 Run it with ``python benchmarks/convert.py``.
 """
