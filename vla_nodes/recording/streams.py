@@ -4,8 +4,8 @@
 from dataclasses import dataclass, replace
 
 from vla_nodes.contract import Contract, Qos
+from vla_nodes.contract.streams import JOINT_STATE
 
-JOINT_STATE = "sensor_msgs/msg/JointState"
 CAMERA_DEPTH, DEPTH = 30, 1000  # messages that may wait for a busy recorder
 ANY_PUBLISHER = Qos("best_effort", DEPTH)
 

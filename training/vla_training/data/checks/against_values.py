@@ -19,8 +19,8 @@ from vla_training.data.checks.joint_streams import action_streams, state_streams
 from vla_training.data.errors import DataError
 from vla_training.data.frames.actions import recorded_actions
 from vla_training.data.schema import BAG_TIME
+from vla_training.data.stamps import SECOND
 
-_SECOND = 1_000_000_000
 _ULPS = 2  # of float32, in which the dataset keeps them
 _LEAST = 1e-9  # rad or m: where a value passes zero, float32 has more digits than its terms
 
@@ -132,13 +132,13 @@ def _derive(log: JointLog, times: Times, max_age: float) -> tuple[Values, np.nda
     if (newest - stamps >= REORDER_NS).any():
         raise DataError(f"the clock of {log.stream.topic} was set back in the recording")
     values, before, after = log.at(times)
-    near = np.maximum(before, after) <= round(max_age * _SECOND)
+    near = np.maximum(before, after) <= round(max_age * SECOND)
     return values, np.broadcast_to(near[:, None], values.shape)
 
 
 def _following(times: Times, fps: int) -> Times:
     """The time of the frame after each; across a gap and at the end a frame's length on."""
-    length = round(_SECOND / fps)
+    length = round(SECOND / fps)
     ahead = times + length
     follows = np.diff(times) <= length + 1
     ahead[:-1][follows] = times[1:][follows]

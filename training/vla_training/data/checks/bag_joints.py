@@ -20,8 +20,7 @@ from vla_training.data.checks.motions import (
 )
 from vla_training.data.checks.recording import Recording
 from vla_training.data.frames.actions import recorded_actions
-
-_SECOND = 1_000_000_000
+from vla_training.data.stamps import SECOND
 
 
 def check_joints(recording: Recording, contract: Contract) -> Iterator[Finding]:
@@ -90,7 +89,7 @@ def _check_idle(recording: Recording, contract: Contract) -> Iterator[Finding]:
     if not all(len(times) for times in stamps):
         return
     first, last = max(times[0] for times in stamps), min(times[-1] for times in stamps)
-    step = round(_SECOND / contract.fps)
+    step = round(SECOND / contract.fps)
     times = np.arange(first, last, step)
     if len(times) < 2:
         return

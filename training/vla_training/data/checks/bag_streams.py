@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from vla_nodes.contract.schema import Contract
+from vla_nodes.contract.streams import JOINT_STATE
 from vla_nodes.observation.buffers import FUTURE_NS, REORDER_NS
 from vla_training.data.bags.bag import Bag
 from vla_training.data.bags.errors import shown
@@ -23,9 +24,7 @@ def streams_of(contract: Contract) -> dict[str, tuple[str, str]]:
     """What the contract reads: (type, what it is) by topic."""
     streams = {c.topic: (c.type, f"camera {c.name}") for c in contract.cameras}
     streams |= {a.topic: (a.type, f"action {a.name}") for a in action_streams(contract)}
-    return streams | {
-        s.topic: ("sensor_msgs/msg/JointState", f"state {s.name}") for s in contract.states
-    }
+    return streams | {s.topic: (JOINT_STATE, f"state {s.name}") for s in contract.states}
 
 
 def check_topics(bag: Bag, contract: Contract) -> Iterator[Finding]:

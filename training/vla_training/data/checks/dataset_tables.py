@@ -13,8 +13,8 @@ from vla_training.data.bags.errors import shown
 from vla_training.data.checks.dataset_files import Dataset
 from vla_training.data.checks.findings import Finding, count, graded
 from vla_training.data.schema import BAG_TIME, OUTCOME, SUBTASK, SUBTASK_INDEX
+from vla_training.data.stamps import SECOND
 
-_SECOND = 1_000_000_000
 _TOLERANCE = 1e-4  # s; what LeRobot bears between a row and its picture
 _INDICES = ("index", "frame_index", "episode_index", "timestamp", "task_index")
 
@@ -162,9 +162,9 @@ def check_bag_times(dataset: Dataset) -> Iterator[Finding]:
         since = times[part] - times[part][0]
         # A grid may begin before the episode: where 1/fps is no whole number of nanoseconds, its
         # times round to one more or one less.
-        places = _rounded_quotient(since * dataset.fps, _SECOND)
+        places = _rounded_quotient(since * dataset.fps, SECOND)
         steps = np.diff(places)
-        wrong = np.abs(since * dataset.fps - places * _SECOND) > dataset.fps
+        wrong = np.abs(since * dataset.fps - places * SECOND) > dataset.fps
         wrong[1:] |= (steps < 1) | ((steps > 1) & (not drops))
         left_out += int((steps - 1)[steps > 1].sum())
         if wrong.any():

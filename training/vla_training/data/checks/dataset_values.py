@@ -19,8 +19,7 @@ from vla_training.data.checks.motions import (
     check_stuck,
 )
 from vla_training.data.schema import ACTION, BAG_TIME, STATE, DatasetSchema
-
-_SECOND = 1_000_000_000
+from vla_training.data.stamps import SECOND
 
 
 def check_finite(dataset: Dataset) -> Iterator[Finding]:
@@ -108,7 +107,7 @@ def _motion(dataset: Dataset, key: str, contract: Contract) -> Motion | None:
     episodes = dataset.columns["episode_index"]
     stamps = dataset.columns.get(BAG_TIME)
     if stamps is None:
-        stamps = frames * (_SECOND // dataset.fps)
+        stamps = frames * (SECOND // dataset.fps)
     return Motion(
         subject=key,
         names=names,

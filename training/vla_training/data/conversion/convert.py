@@ -184,14 +184,9 @@ def _settings(arguments: Arguments, contract: Contract) -> Settings:
         raise DataError(
             f"--phase is {arguments.phase:g} s, expected 0 to {1 / fps:g}, the time between frames"
         )
-    preset = arguments.preset
     return Settings(
         fps=round(fps),
-        video=VideoSettings(
-            vcodec=arguments.vcodec,
-            crf=arguments.crf,
-            preset=int(preset) if preset and preset.isdecimal() else preset,
-        ),
+        video=VideoSettings.of_options(arguments.vcodec, arguments.crf, arguments.preset),
         resize=_size(arguments.resize) if arguments.resize else None,
         on_gap=arguments.on_gap,
         min_length=arguments.min_length,

@@ -2,7 +2,7 @@
 """From planned episodes to a dataset, through shards that another run can go on with."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from vla_training.data.conversion.executor import Kind, Pool, executor, run_all
 from vla_training.data.conversion.job import EpisodeJob, Settings
 from vla_training.data.conversion.plan import fingerprint
 from vla_training.data.conversion.report import EpisodeReport, why_empty
-from vla_training.data.conversion.staging import RESULT, clear_staging, staging
+from vla_training.data.conversion.staging import RESULT, clear_staging, staging, was_made_with
 from vla_training.data.conversion.work import (
     PROGRESS,
     Failed,
@@ -97,7 +97,7 @@ def convert(
     }
     with staging(out, fingerprint(jobs, contract, settings), execution.resume) as folder:
         if out.exists():
-            if not _was_made_with(out, about):
+            if not was_made_with(out, about):
                 raise DataError(f"{out} exists already; give another folder")
             clear_staging(folder)
             return None
@@ -197,11 +197,3 @@ def _run_alone(
 def _folder(staging: Path, index: int) -> Path:
     """Where an episode's shards are; absolute, since other processes have other folders."""
     return staging.absolute() / f"episode-{index:06d}"
-
-
-def _was_made_with(dataset: Path, about: Mapping[str, Any]) -> bool:
-    try:
-        text = (dataset / "meta" / "conversion.json").read_text(encoding="utf-8")
-        return about.items() <= json.loads(text).items()
-    except (OSError, ValueError, AttributeError, TypeError):
-        return False

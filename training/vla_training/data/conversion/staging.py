@@ -83,6 +83,15 @@ def clear_staging(folder: Path) -> None:
             path.unlink()
 
 
+def was_made_with(dataset: Path, about: Mapping[str, Any]) -> bool:
+    """Whether a finished dataset says all of this of how it was made."""
+    try:
+        text = (dataset / "meta" / "conversion.json").read_text(encoding="utf-8")
+        return about.items() <= json.loads(text).items()
+    except (OSError, ValueError, AttributeError, TypeError):
+        return False
+
+
 def _differences(before: Any, now: Any, key: str = "") -> list[str]:
     """Where two JSON values differ, in words."""
     if isinstance(before, dict) and isinstance(now, dict):

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """``vla-import-runs``: folders of JPEGs and arrays to a LeRobot v3 dataset."""
 
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from vla_nodes.contract import Contract, ContractError, contract_digest, load_contract
-from vla_training.data.conversion.staging import clear_staging, staging, staging_folder
+from vla_training.data.conversion.staging import (
+    clear_staging,
+    staging,
+    staging_folder,
+    was_made_with,
+)
 from vla_training.data.errors import DataError
 from vla_training.data.runs.instructions import read_instructions
 from vla_training.data.runs.run_folders import Run, find_runs
@@ -73,12 +77,7 @@ def _run(arguments: Arguments) -> None:
     runs, others = find_runs(arguments.root, read_instructions(arguments.instructions))
     contract = load_contract(arguments.contract) if arguments.contract else None
     schema = _schema(runs[0], contract, arguments.fps)
-    preset = arguments.preset
-    video = VideoSettings(
-        vcodec=arguments.vcodec,
-        crf=arguments.crf,
-        preset=int(preset) if preset and preset.isdecimal() else preset,
-    )
+    video = VideoSettings.of_options(arguments.vcodec, arguments.crf, arguments.preset)
     if others:
         listed = ", ".join(others[:10]) + ", ..." * (len(others) > 10)
         print(f"left out, being no runs: {_line(listed)}")
@@ -96,7 +95,7 @@ def _run(arguments: Arguments) -> None:
     }
     with staging(out, {**about, "schema": asdict(schema)}, arguments.resume) as folder:
         # Here an interrupted import may just have finished.
-        if not _was_made_with(out, about):
+        if not was_made_with(out, about):
             outcome = Outcome[arguments.outcome.upper()]
             shards = make_shards(runs, schema, video, outcome, folder, arguments.workers)
             write_dataset(out, shards, schema, video, about)
@@ -128,14 +127,6 @@ def _schema(run: Run, contract: Contract | None, fps: int) -> DatasetSchema:
         if expected != there:
             raise DataError(f"{what}: {expected} by the contract, {there} in run {run.name}")
     return schema
-
-
-def _was_made_with(dataset: Path, about: Mapping[str, Any]) -> bool:
-    try:
-        text = (dataset / "meta" / "conversion.json").read_text(encoding="utf-8")
-        return about.items() <= json.loads(text).items()
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 def _line(text: str) -> str:

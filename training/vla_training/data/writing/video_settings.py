@@ -19,3 +19,9 @@ class VideoSettings:
     crf: int | None = 30
     preset: int | str | None = None
     gop: int = 2
+
+    @classmethod
+    def of_options(cls, vcodec: str, crf: int | None, preset: str | None) -> "VideoSettings":
+        """Settings as a command line gives them: a preset may be a number or a name."""
+        number = int(preset) if preset and preset.isdecimal() else preset
+        return cls(vcodec=vcodec, crf=crf, preset=number)
