@@ -34,7 +34,7 @@ from vla_interfaces.msg import ActionChunk, Task
 
 from vla_nodes.bringup.graph import node_environment
 from vla_nodes.contract import Contract, Qos
-from vla_nodes.inference import ActionPlan
+from vla_nodes.inference import ActionPlan, PolicyOptions
 from vla_nodes.nodes import policy, qos, topics
 from vla_nodes.nodes.stamps import nanoseconds, time_message
 from vla_nodes.observation.codecs import fill_image
@@ -83,8 +83,10 @@ class BlackOrWhite:
 
     extra_states = ()
 
-    def __init__(self, contract: Contract, checkpoint: str, device: str) -> None:
-        del contract, checkpoint, device
+    def __init__(
+        self, contract: Contract, checkpoint: str, device: str, options: PolicyOptions
+    ) -> None:
+        del contract, checkpoint, device, options
 
     def reset(self) -> None:
         """Nothing to forget."""

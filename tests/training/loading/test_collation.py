@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from vla_training.data.loading.collation import Batch, collate, scale_pictures
+from vla_training.data.loading.collation import Batch, collate
 from vla_training.data.loading.training_set import Item
 
 
@@ -73,29 +73,6 @@ def test_a_camera_that_an_item_lacks_is_black_and_masked():
 
 def test_items_without_cameras_make_a_batch_without_pictures():
     assert collate([item(0, ()), item(1, ())]).images == {}
-
-
-def test_black_becomes_minus_one_and_white_one_exactly():
-    values = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 256).expand(3, 1, 256)
-    scaled = scale_pictures(values)
-    assert scaled.dtype == torch.float32
-    assert scaled[0, 0, 0].item() == -1.0
-    assert scaled[0, 0, 255].item() == 1.0
-    expected = torch.linspace(-1, 1, 256, dtype=torch.float64)
-    torch.testing.assert_close(scaled[0, 0].double(), expected, atol=1e-6, rtol=0)
-
-
-def test_pictures_cannot_be_scaled_twice():
-    once = scale_pictures(torch.zeros(3, 4, 4, dtype=torch.uint8))
-    with pytest.raises(TypeError, match=r"float32.*expected uint8"):
-        scale_pictures(once)
-
-
-def test_scaling_leaves_the_batch_as_it_was():
-    batch = collate([item(0)])
-    before = batch.images["front"].clone()
-    scale_pictures(batch.images["front"])
-    assert torch.equal(batch.images["front"], before)
 
 
 def test_a_batch_moves_as_a_whole():

@@ -17,7 +17,7 @@ class Batch:
 
     Attributes:
         images: By camera, (B, 3, H, W) uint8, channels last in memory. Models want what
-            ``scale_pictures`` makes of them.
+            ``vla_nodes.models.pictures`` makes of them.
         image_masks: By camera, (B,) bool; False where the item's dataset lacks the camera and
             its picture is black.
         state: (B, S) float32.
@@ -93,26 +93,6 @@ def collate(items: Sequence[Item]) -> Batch:
         episode_index=column("episode_index", torch.int64),
         frame_index=column("frame_index", torch.int64),
     )
-
-
-def scale_pictures(pictures: torch.Tensor) -> torch.Tensor:
-    """Pictures as models want them: black is -1, white 1.
-
-    Nothing else in training scales pictures, and what was scaled is refused here, so that it
-    happens exactly once.
-
-    Args:
-        pictures: (..., 3, H, W) uint8.
-
-    Returns:
-        (..., 3, H, W) float32.
-
-    Raises:
-        TypeError: They are not uint8.
-    """
-    if pictures.dtype != torch.uint8:
-        raise TypeError(f"pictures are {pictures.dtype}, expected uint8 from 0 to 255")
-    return pictures.float().div_(127.5).sub_(1.0)
 
 
 def _stack_pictures(pictures: Sequence[torch.Tensor | None]) -> torch.Tensor:

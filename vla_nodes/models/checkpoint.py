@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of pi0.5: folders that hold all that a policy needs, with no network.
+
+``config.json`` and ``pi05.json``, ``model.safetensors``, ``tokenizer/`` and
+``normalization.json``. LeRobot's folders and openpi's converted ones are read as they are, but
+for the tokenizer, which has to be put into them.
+"""
+
+import ctypes
+import errno
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vla_nodes.models.errors import CheckpointError
+from vla_nodes.models.lerobot_format import CONFIG, is_lerobots, read_config, write_config
+from vla_nodes.models.normalization import Normalization
+from vla_nodes.models.pi05 import Pi05
+from vla_nodes.models.pi05_config import Pi05Config
+from vla_nodes.models.robot_interface import RobotInterface
+from vla_nodes.models.tokenizer import Tokenizer
+from vla_nodes.models.weights import FILE, KeyReport, compare, load_weights, save_weights
+
+__all__ = [
+    "Checkpoint",
+    "KeyReport",
+    "RobotInterface",
+    "find_checkpoint",
+    "load_model",
+    "load_pi05",
+    "load_weights",
+    "read_checkpoint",
+    "write_checkpoint",
+]
+
+TOKENIZER = "tokenizer"
+
+# Where the model computes in float32 whatever the type of the rest: their weights keep it.
+_FLOAT32 = re.compile(r"language_model\..*norm\.weight|\.dense\.|^time_mlp_|^action_out_proj")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All of a checkpoint but its weights.
+
+    Attributes:
+        folder: Where it lies.
+        config: Sizes.
+        robot: What it was trained for; None where it does not say.
+        normalization: Of states and actions.
+        tokenizer: Of its prompts.
+    """
+
+    folder: Path
+    config: Pi05Config
+    robot: RobotInterface | None
+    normalization: Normalization
+    tokenizer: Tokenizer
+
+
+def find_checkpoint(source: str | Path) -> Path:
+    """The folder of a checkpoint.
+
+    Args:
+        source: A folder, or a repository of the Hugging Face Hub, OWNER/NAME, which is fetched
+            if ``HF_HUB_OFFLINE`` is not set; without a network that takes its time to fail.
+
+    Raises:
+        CheckpointError: There is no such folder, and nothing to fetch.
+    """
+    if not str(source):
+        raise CheckpointError("no checkpoint is named, expected a folder")
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise CheckpointError(f"{folder} is a file, expected the folder of a checkpoint")
+    if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
+        raise CheckpointError(f"{folder} is no folder; HF_HUB_OFFLINE is set, so none is fetched")
+    # Where OWNER is a folder here, a folder was meant, and nobody waits for the network.
+    repository = re.fullmatch(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", str(source))
+    if not repository or folder.parent.is_dir():
+        raise CheckpointError(f"{folder} is no folder, nor OWNER/NAME of a repository on the Hub")
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*tokenizer.model"]
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{source} is no folder, and the Hub does not give it: {error!s:.200}"
+        ) from error
+
+
+def read_checkpoint(source: str | Path) -> Checkpoint:
+    """Reads all but the weights, of which it reads and checks names and shapes.
+
+    Args:
+        source: As in ``find_checkpoint``.
+
+    Raises:
+        CheckpointError: Something is missing, damaged, or does not fit the rest.
+    """
+    folder = find_checkpoint(source)
+    config, robot = read_config(folder)
+    compare(folder, _on_meta(config))
+    normalization = Normalization.read(folder)
+    tokenizer = Tokenizer.read(folder / TOKENIZER)
+    checkpoint = Checkpoint(folder, config, robot, normalization, tokenizer)
+    _check_parts(checkpoint)
+    return checkpoint
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Pi05:
+    """Loads the model of a checkpoint; see ``load_pi05``.
+
+    Raises:
+        CheckpointError: The weights do not fit or are damaged.
+    """
+    return load_pi05(checkpoint.folder, checkpoint.config, dtype, device)
+
+
+def load_pi05(
+    folder: Path,
+    config: Pi05Config,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Pi05:
+    """Loads a model, tensor by tensor, so that nothing is held twice.
+
+    Args:
+        folder: Has the weights.
+        config: Of the model.
+        dtype: Of all but what the model computes in float32: the norms of language model and
+            expert, the embedding of flow time, and the last projection.
+        device: Where to.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        CheckpointError: The weights do not fit or are damaged.
+    """
+    model = _on_meta(config)
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(torch.float32 if _FLOAT32.search(name) else dtype)
+    model.to_empty(device=device)
+    for name, buffer in model.named_buffers():
+        if not name.endswith("embeddings.position_ids"):
+            raise AssertionError(f"{name} is in no checkpoint, and nothing fills it")
+        buffer.copy_(torch.arange(buffer.shape[-1]))
+    load_weights(model, folder)
+    return model.eval()
+
+
+def write_checkpoint(
+    folder: Path,
+    weights: nn.Module | Mapping[str, Tensor],
+    config: Pi05Config,
+    robot: RobotInterface | None,
+    normalization: Normalization,
+    tokenizer: Tokenizer,
+    write_more: Callable[[Path], None] | None = None,
+) -> None:
+    """Writes a checkpoint, whole or not at all.
+
+    It is written aside, read back, and then takes its name. A checkpoint of that name is
+    exchanged for it in one step; any other folder that is not empty is left alone.
+
+    Args:
+        folder: To be.
+        weights: A ``Pi05`` or its ``state_dict``, in the type to be stored.
+        config: Of the model.
+        robot: What it was trained for.
+        normalization: Of states and actions.
+        tokenizer: Of its prompts.
+        write_more: Adds files to the folder it is given.
+
+    Raises:
+        CheckpointError: The parts do not fit each other, or the place is taken.
+        OSError: The disk refused.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists() and not (folder / CONFIG).is_file() and any(folder.iterdir()):
+        raise CheckpointError(f"{folder} holds something else than a checkpoint; name another")
+    tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        dtype = "bfloat16" if _most_are_bfloat16(tensors) else "float32"
+        write_config(partial, config, robot, normalization, dtype)
+        normalization.write(partial)
+        tokenizer.write(partial / TOKENIZER)
+        dead_head = (config.vocabulary, config.expert.width) if is_lerobots(config) else None
+        save_weights(partial / FILE, tensors, dead_head)
+        shutil.copymode(partial / CONFIG, partial / FILE)  # safetensors shuts all others out
+        if write_more is not None:
+            write_more(partial)
+        read_checkpoint(partial)
+        _publish(partial, folder)
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace(str(partial), str(folder))) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _on_meta(config: Pi05Config) -> Pi05:
+    with torch.device("meta"):
+        return Pi05(config)
+
+
+def _check_parts(checkpoint: Checkpoint) -> None:
+    """Whether the parts, each right in itself, fit each other."""
+    folder, config, robot = checkpoint.folder, checkpoint.config, checkpoint.robot
+    if checkpoint.tokenizer.size > config.vocabulary:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {checkpoint.tokenizer.size} tokens, the model "
+            f"{config.vocabulary}; put the model's own into {TOKENIZER}/"
+        )
+    names = (robot.state_names, robot.action_names) if robot else (None, None)
+    most = (config.max_state_dim, config.max_action_dim)
+    scalings = (checkpoint.normalization.state, checkpoint.normalization.action)
+    for what, ours, scaling, limit in zip(("state", "action"), names, scalings, most, strict=True):
+        if len(scaling.names) > limit:
+            raise CheckpointError(
+                f"{folder}: statistics of {len(scaling.names)} elements of {what}, the model "
+                f"takes {limit}"
+            )
+        if ours is not None:
+            try:
+                scaling.named(ours)
+            except CheckpointError as error:
+                raise CheckpointError(f"{folder}: {what}: {error}") from None
+
+
+def _most_are_bfloat16(tensors: Mapping[str, Tensor]) -> bool:
+    halves = sum(t.numel() for t in tensors.values() if t.dtype == torch.bfloat16)
+    return 2 * halves > sum(t.numel() for t in tensors.values())
+
+
+def _publish(partial: Path, folder: Path) -> None:
+    """Gives a folder its final name once all of it is on the disk, in one step."""
+    for path in (*partial.rglob("*"), partial):
+        _sync(path)
+    if folder.exists():
+        _exchange(partial, folder)
+    else:
+        partial.rename(folder)
+    _sync(folder.parent)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Exchanges the names of two folders; Python has no function for it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if libc.renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange):
+        number = ctypes.get_errno()
+        raise OSError(number, f"{os.strerror(number)}: cannot replace it here; name another", other)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of network file systems that do not take folders
+            raise
+    finally:
+        os.close(descriptor)
