@@ -21,7 +21,7 @@ from vla_nodes.bringup.graph import (
 
 DESCRIPTIONS = {
     "contract": "contract file, or the name of one that ships with the package",
-    "backend": "what computes the actions; the scripted expert knows the simulated arm only",
+    "backend": "what computes the actions: expert (simulated arm only), pi05 or lerobot",
     "checkpoint": "folder of the policy's weights; empty for a backend without",
     "use_sim": "start the simulated arm",
     "use_sim_time": "follow /clock; empty: as use_sim",

@@ -16,7 +16,14 @@ MAY_IMPORT = {
     "contract": ({"contract"}, {"yaml"}),
     "observation": ({"contract", "observation"}, {"numpy", "cv2"}),
     "control": ({"contract", "control"}, {"numpy"}),
-    "inference": ({"contract", "observation", "inference"}, {"numpy"}),
+    "models": (
+        {"models"},
+        {"numpy", "torch", "transformers", "tokenizers", "safetensors", "huggingface_hub"},
+    ),
+    "inference": (
+        {"contract", "observation", "models", "inference"},
+        {"numpy", "torch", "safetensors", "huggingface_hub", "lerobot"},
+    ),
     "sim": (
         {"contract", "observation", "inference", "sim"},
         {"numpy", "mujoco", "gymnasium"},
@@ -93,15 +100,36 @@ def test_no_robot_code_imports_the_training_package() -> None:
         assert not any(name.startswith("vla_training") for name in imports(file)), file
 
 
-def test_the_commander_process_loads_neither_cv2_nor_torch_nor_mujoco() -> None:
-    code = (
-        "import sys, vla_nodes.nodes.commander;"
-        "print(*{'cv2', 'torch', 'mujoco', 'matplotlib', 'scipy'} & set(sys.modules))"
-    )
-    loaded = subprocess.run(
+def test_only_one_backend_needs_lerobot() -> None:
+    needing = {
+        str(file.relative_to(PACKAGE))
+        for file in PACKAGE.rglob("*.py")
+        if any(name.split(".")[0] == "lerobot" for name in imports(file))
+    }
+    assert needing == {"inference/lerobot_policy.py"}
+
+
+def loaded(code: str, libraries: set[str]) -> list[str]:
+    """Which of ``libraries`` a new Python has loaded after ``code``."""
+    code = f"{code}\nimport sys\nprint(*{libraries!r} & set(sys.modules))"
+    return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
-    assert loaded == []
+
+
+def test_a_policy_without_weights_loads_neither_torch_nor_lerobot() -> None:
+    code = """
+from vla_nodes.bringup.graph import find_contract
+from vla_nodes.contract import load_contract
+from vla_nodes.nodes.policy import PolicyParameters, load_policy
+load_policy(PolicyParameters(), load_contract(find_contract("sim_arm")))
+"""
+    assert loaded(code, {"torch", "transformers", "lerobot", "vla_training"}) == []
+
+
+def test_the_commander_process_loads_neither_cv2_nor_torch_nor_mujoco() -> None:
+    code = "import vla_nodes.nodes.commander"
+    assert loaded(code, {"cv2", "torch", "mujoco", "matplotlib", "scipy"}) == []
 
 
 def test_every_source_file_names_its_licence() -> None:

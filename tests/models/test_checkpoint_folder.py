@@ -9,7 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 from checkpoint_samples import NAMES, make_normalization, make_robot, make_tokenizer
-from pi05_samples import make_model, padded, random_noise, random_texts, random_views
+from pi05_samples import (
+    make_model,
+    padded,
+    random_batch,
+    random_noise,
+    random_texts,
+    random_views,
+)
 from safetensors.torch import load_file, save_file
 
 from vla_nodes.models import checkpoint as checkpoints
@@ -28,6 +35,7 @@ from vla_nodes.models.pi05_config import tiny
 from vla_nodes.models.robot_interface import RobotInterface
 from vla_nodes.models.scaling import Scaling
 
+VIEWS = "observation.images."
 EMBEDDING = "model.paligemma_with_expert.paligemma.lm_head.weight"
 
 
@@ -159,6 +167,9 @@ def test_what_is_computed_in_float32_is_loaded_so(written, model):
     ours = loaded.sample_actions(random_views(tiny()), prompt, noise)
     exact = model.sample_actions(random_views(tiny()), prompt, noise)
     assert torch.cosine_similarity(ours.flatten(1), exact.flatten(1)).min() > 0.999
+    given = {"noise": noise, "times": torch.tensor([0.1, 0.5, 0.9])}
+    ours, exact = (m(random_batch(tiny()), **given).total_loss for m in (loaded, model))
+    torch.testing.assert_close(ours, exact, rtol=0.01, atol=0.0)
 
 
 def test_weights_in_shards_are_read(folder, model):
@@ -235,7 +246,8 @@ def test_more_files_are_part_of_the_whole(model, tmp_path):
 
 def test_a_folder_of_something_else_is_left_alone(model, tmp_path):
     (tmp_path / "diary.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match="something else than a checkpoint; name another"):
+    (tmp_path / "config.json").write_text("{}")  # as many programs have one
+    with pytest.raises(CheckpointError, match=r"something else than a checkpoint .*; name another"):
         write(tmp_path, model)
     assert (tmp_path / "diary.txt").read_text() == "mine"
 
@@ -266,6 +278,48 @@ def test_weights_of_a_wrapped_model_are_not_written(model, tmp_path):
     wrapped = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
     with pytest.raises(CheckpointError, match=r"0 of 91 .*91 missing: .*91 unexpected: module"):
         write(tmp_path / "a", wrapped)
+
+
+def test_weights_that_are_no_numbers_do_not_replace_good_ones(folder, model):
+    with pytest.raises(CheckpointError, match=r"not finite numbers: time_mlp_in\.bias"):
+        write(folder, model.state_dict() | {"time_mlp_in.bias": torch.full((32,), torch.nan)})
+    assert_same_weights(load_model(read_checkpoint(folder)), model)
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_not_mixed_with_the_new(
+    folder, model, monkeypatch
+):
+    checkpoint = read_checkpoint(folder)
+    write(folder, make_model(seed=1))
+    with pytest.raises(CheckpointError, match="was replaced while it was read; read it again"):
+        load_model(checkpoint)
+
+    def read_and_replace(place):
+        found = read(place)
+        if place == folder:
+            monkeypatch.undo()
+            write(folder, model)
+        return found
+
+    read = Normalization.read
+    monkeypatch.setattr(Normalization, "read", read_and_replace)
+    with pytest.raises(CheckpointError, match="was replaced while it was read; read it again"):
+        read_checkpoint(folder)
+    assert_same_weights(load_model(read_checkpoint(folder)), model)
+
+
+def test_a_folder_of_links_is_read_as_the_hubs_cache_has_them(folder, model, tmp_path):
+    for number, file in enumerate([path for path in folder.rglob("*") if path.is_file()]):
+        blob = tmp_path / f"blob{number}"
+        file.rename(blob)
+        file.symlink_to(os.path.relpath(blob, file.parent))
+    assert_same_weights(load_model(read_checkpoint(folder)), model)
+
+
+def test_an_error_is_one_line_whatever_a_file_says(folder):
+    edit_weights(folder, lambda tensors: tensors.update({"a\n\x1b[2Jb": torch.zeros(1)}))
+    with pytest.raises(CheckpointError, match=r"unexpected: a\\n\\x1b\[2Jb"):
+        read_checkpoint(folder)
 
 
 def test_a_tokenizer_larger_than_the_vocabulary_is_not_written(tmp_path):
@@ -308,8 +362,8 @@ def quantise(tensors):
         (add, r"91 of 91 tensors; 1 unexpected: extra\.weight"),
         (twice, r"time_mlp_in\.bias is there twice"),
         (other_name, r"1 unexpected: .*time_mlp_in\.bias"),
-        (reshape, r"1 wrong: time_mlp_in\.bias is F32 \(7,\), expected \(32,\)"),
-        (quantise, r"1 wrong: time_mlp_in\.bias is I8 \(32,\), expected \(32,\)"),
+        (reshape, r"1 wrong: time_mlp_in\.bias is F32 \(7,\), expected .*F32.* \(32,\)"),
+        (quantise, r"1 wrong: time_mlp_in\.bias is I8 \(32,\), expected .*F32.* \(32,\)"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_before_they_are_read(folder, change, words):
@@ -364,10 +418,13 @@ def test_weights_that_are_noise_are_refused(folder):
         read_checkpoint(folder)
 
 
-def test_a_pipe_in_place_of_weights_is_not_waited_for(folder):
-    (folder / "model.safetensors").unlink()
-    os.mkfifo(folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "pi05.json", "normalization.json"]
+)
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(CheckpointError, match=rf"{name} is no regular file"):
         read_checkpoint(folder)
 
 
@@ -428,10 +485,20 @@ def test_an_index_without_tensors_is_refused(folder, places):
         ({"max_period": float("inf")}, "max_period is inf"),
         ({"max_period": float("nan")}, "max_period is nan"),
         ({"max_period": 10**400}, "max_period is 1000"),
-        ({"action_feature_names": [1]}, r"action_feature_names is \[1\], expected a list"),
+        (
+            {"action_feature_names": [1]},
+            r"action_feature_names is \[1\], expected at most 1000 texts",
+        ),
         ({"action_feature_names": ["a", "a"]}, "no name twice"),
         ({"input_features": None}, "input_features is None, expected an object"),
         ({"input_features": {"a": 1}}, r"input_features\.a is 1, expected an object"),
+        (
+            {"input_features": {key: {"type": "VISUAL"} for key in ("a", f"{VIEWS}a")}},
+            "input_features is .* no name twice",
+        ),
+        ({"input_features": {VIEWS + "x" * 999: {"type": "VISUAL"}}}, "1 to 200 characters"),
+        ({"input_features": {VIEWS: {"type": "VISUAL"}}}, "1 to 200 characters"),
+        ({"tokenizer_max_length": 10**6}, "whole number from 1 to 8192"),
     ],
 )
 def test_faults_of_config_json_are_named(folder, changes, words):
@@ -483,6 +550,8 @@ def test_absurd_sizes_are_named(folder, changes, words):
         (b"\xff", "cannot be read"),
         (b" " * (2 << 20), "too large"),
         (b'{"a":' * 100_000, "no JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}", r"config\.json is no JSON: Exceeds the limit"),
+        (b'{"a": "\\ud800"}', r"config\.json is no JSON: .*surrogates"),
     ],
 )
 def test_a_damaged_config_json_is_refused(folder, content, words):
@@ -520,10 +589,16 @@ def test_statistics_of_other_joints_are_named(folder):
 # --- where a checkpoint is --------------------------------------------------------------------
 
 
-def test_offline_nothing_is_fetched(monkeypatch):
+def test_offline_only_what_was_fetched_is_found(monkeypatch, tmp_path, written):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(CheckpointError, match=r"owner/name is no folder; HF_HUB_OFFLINE is set"):
         find_checkpoint("owner/name")
+    repository, commit = tmp_path / "models--owner--name", "0123456789" * 4
+    shutil.copytree(written, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(commit)
+    assert read_checkpoint("owner/name").config == tiny()
 
 
 @pytest.mark.parametrize("source", ["name", "/no/such/folder", "../a", "a/b/c", "https://a/b"])
@@ -553,14 +628,14 @@ def test_a_file_is_no_checkpoint(written):
 def test_of_a_repository_only_files_of_a_policy_are_fetched(monkeypatch, written):
     asked = {}
 
-    def snapshot_download(repository, *, allow_patterns):
-        asked[repository] = allow_patterns
+    def snapshot_download(repository, *, allow_patterns, local_files_only):
+        asked[repository] = allow_patterns, local_files_only
         return str(written)
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     assert read_checkpoint("owner/name").config == tiny()
-    assert asked == {"owner/name": ["*.json", "*.safetensors", "*tokenizer.model"]}
+    assert asked == {"owner/name": (["*.json", "*.safetensors", "*tokenizer.model"], False)}
 
 
 def test_a_repository_that_is_not_there_is_named(monkeypatch):
@@ -569,6 +644,8 @@ def test_a_repository_that_is_not_there_is_named(monkeypatch):
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    with pytest.raises(CheckpointError, match="owner/name is no folder, and the Hub") as caught:
+    with pytest.raises(
+        CheckpointError, match="owner/name is no folder; the Hub says: 401"
+    ) as caught:
         find_checkpoint("owner/name")
     assert len(str(caught.value)) < 400

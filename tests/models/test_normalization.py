@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -233,12 +234,22 @@ def test_statistics_outside_the_folder_or_of_another_kind_are_refused(tmp_path: 
         Normalization.read(tmp_path / "checkpoint")
 
 
+def test_a_pipe_in_place_of_lerobots_statistics_is_not_waited_for(tmp_path: Path):
+    save_lerobot(tmp_path)
+    file = next(tmp_path.glob("policy_pre*.safetensors"))
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(CheckpointError, match=rf"{file.name} is no regular file"):
+        Normalization.read(tmp_path)
+
+
 def test_damaged_or_huge_statistics_of_lerobots_are_named(tmp_path: Path, monkeypatch):
     save_lerobot(tmp_path)
     file = next(tmp_path.glob("policy_pre*.safetensors"))
     file.write_bytes(file.read_bytes()[:50])
-    with pytest.raises(CheckpointError, match=rf"{file.name} cannot be read"):
+    with pytest.raises(CheckpointError, match=rf"{file.name} is damaged"):
         Normalization.read(tmp_path)
+    save_lerobot(tmp_path)
     monkeypatch.setattr(foreign_statistics, "_LARGEST", 20)
     with pytest.raises(CheckpointError, match=rf"{file.name} is too large: expected at most 20"):
         Normalization.read(tmp_path)
@@ -317,6 +328,12 @@ def test_statistics_get_the_robots_names_or_are_of_another(tmp_path: Path):
             {STATE: {"q01": [0, np.nan, 0], "q99": [1, 1, 1]}},
             "quantile",
             "joint 'lift' has q01 nan and q99 1.0, expected finite",
+        ),
+        ({STATE: {"q01": [0, 10**400, 0], "q99": [1, 1, 1]}}, "quantile", "q01: int too large"),
+        (
+            {STATE: {"q01": [0, -1.7e308, 0], "q99": [1, 1.7e308, 1]}},
+            "quantile",
+            "joint 'lift' has q01 -1.7e.308 and q99 1.7e.308, expected finite",
         ),
         (
             {STATE: {"mean": [0, 0, 0], "std": [1, 1, np.inf]}},

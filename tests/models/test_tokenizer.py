@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,20 @@ def test_no_text_makes_special_tokens(parts: list[str]):
     assert ours.decode(tokens) == "".join(parts)
 
 
+@pytest.mark.parametrize("added", [False, True])
+def test_special_tokens_that_were_saved_as_common_ones_are_special(added: bool):
+    tokens = ["<pad>", "<eos>", "<bos>", *sorted(set("<>beosad p"))]
+    saved = tokenizers.Tokenizer(
+        tokenizers.models.BPE({token: place for place, token in enumerate(tokens)}, [])
+    )
+    if added:
+        saved.add_tokens(tokens[:3])
+    ours = Tokenizer(saved)
+    assert ours.size == len(tokens)
+    assert min(ours.encode("<bos>a<eos>")) > 2
+    assert ours.decode([ours.bos_id, ours.encode("a")[0], ours.eos_id, ours.pad_id]) == "a"
+
+
 def test_decoding_drops_what_is_no_text_and_is_bounded():
     ours = Tokenizer(paligemma_like())
     cube = ours.encode("red cube")
@@ -109,6 +124,16 @@ def test_decoding_drops_what_is_no_text_and_is_bounded():
 def test_a_text_of_absurd_length_is_refused():
     with pytest.raises(ValueError, match="30000 characters, expected at most 20000"):
         Tokenizer(paligemma_like()).encode("a" * 30_000)
+
+
+def test_a_text_that_cannot_be_tokenised_is_refused():
+    with pytest.raises(ValueError, match=r"text '\\ud800' cannot be tokenised"):
+        Tokenizer(paligemma_like()).encode("\ud800")
+    words = {"<pad>": 0, "<bos>": 1, "<eos>": 2, "cube": 3}
+    ours = Tokenizer(tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>")))
+    assert ours.encode("cube") == [3]
+    with pytest.raises(ValueError, match="text 'tray' cannot be tokenised"):
+        ours.encode("tray")
 
 
 def test_rows_are_padded_on_the_right():
@@ -158,6 +183,13 @@ def test_special_tokens_that_cannot_be_are_named(tmp_path: Path, content, fault:
     save(paligemma_like(), tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=fault):
+        Tokenizer.read(tmp_path)
+
+
+def test_a_pipe_in_place_of_special_tokens_is_not_waited_for(tmp_path: Path):
+    save(paligemma_like(), tmp_path)
+    os.mkfifo(tmp_path / "tokenizer_config.json")
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json is no regular file"):
         Tokenizer.read(tmp_path)
 
 

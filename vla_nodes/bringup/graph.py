@@ -36,7 +36,8 @@ class BringupOptions:
 
     Attributes:
         contract: Path of the contract, or the name of one that ships with the package.
-        backend: What computes the actions; the scripted expert knows the simulated arm only.
+        backend: What computes the actions: expert, which knows the simulated arm only, pi05 or
+            lerobot.
         checkpoint: Folder of the policy's weights; empty for a backend without.
         use_sim: Start the simulated arm; without it the robot's own driver must run.
         use_sim_time: Follow /clock; default: as use_sim.

@@ -18,14 +18,27 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vla_nodes.models.errors import CheckpointError
-from vla_nodes.models.lerobot_format import CONFIG, is_lerobots, read_config, write_config
+from vla_nodes.models.errors import CheckpointError, faults_of
+from vla_nodes.models.lerobot_format import (
+    CONFIG,
+    OWN_CONFIG,
+    is_lerobots,
+    read_config,
+    write_config,
+)
 from vla_nodes.models.normalization import Normalization
 from vla_nodes.models.pi05 import Pi05
 from vla_nodes.models.pi05_config import Pi05Config
 from vla_nodes.models.robot_interface import RobotInterface
 from vla_nodes.models.tokenizer import Tokenizer
-from vla_nodes.models.weights import FILE, KeyReport, compare, load_weights, save_weights
+from vla_nodes.models.weights import (
+    FILE,
+    KeyReport,
+    check_finite,
+    compare,
+    load_weights,
+    save_weights,
+)
 
 __all__ = [
     "Checkpoint",
@@ -33,7 +46,6 @@ __all__ = [
     "RobotInterface",
     "find_checkpoint",
     "load_model",
-    "load_pi05",
     "load_weights",
     "read_checkpoint",
     "write_checkpoint",
@@ -55,6 +67,7 @@ class Checkpoint:
         robot: What it was trained for; None where it does not say.
         normalization: Of states and actions.
         tokenizer: Of its prompts.
+        written: Tells it from another that takes its place.
     """
 
     folder: Path
@@ -62,17 +75,19 @@ class Checkpoint:
     robot: RobotInterface | None
     normalization: Normalization
     tokenizer: Tokenizer
+    written: tuple[int, ...]
 
 
 def find_checkpoint(source: str | Path) -> Path:
     """The folder of a checkpoint.
 
     Args:
-        source: A folder, or a repository of the Hugging Face Hub, OWNER/NAME, which is fetched
-            if ``HF_HUB_OFFLINE`` is not set; without a network that takes its time to fail.
+        source: A folder, or a repository of the Hugging Face Hub, OWNER/NAME. That is fetched,
+            which without a network takes its time to fail; with ``HF_HUB_OFFLINE`` set it is
+            only looked for among those that were.
 
     Raises:
-        CheckpointError: There is no such folder, and nothing to fetch.
+        CheckpointError: There is no such folder, nor such a repository.
     """
     if not str(source):
         raise CheckpointError("no checkpoint is named, expected a folder")
@@ -81,21 +96,21 @@ def find_checkpoint(source: str | Path) -> Path:
         return folder
     if folder.exists():
         raise CheckpointError(f"{folder} is a file, expected the folder of a checkpoint")
-    if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
-        raise CheckpointError(f"{folder} is no folder; HF_HUB_OFFLINE is set, so none is fetched")
     # Where OWNER is a folder here, a folder was meant, and nobody waits for the network.
     repository = re.fullmatch(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", str(source))
     if not repository or folder.parent.is_dir():
         raise CheckpointError(f"{folder} is no folder, nor OWNER/NAME of a repository on the Hub")
     from huggingface_hub import snapshot_download
 
+    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     patterns = ["*.json", "*.safetensors", "*tokenizer.model"]
     try:
-        return Path(snapshot_download(str(source), allow_patterns=patterns))
+        return Path(
+            snapshot_download(str(source), allow_patterns=patterns, local_files_only=offline)
+        )
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{source} is no folder, and the Hub does not give it: {error!s:.200}"
-        ) from error
+        why = "HF_HUB_OFFLINE is set, and it was never fetched" if offline else "the Hub says"
+        raise CheckpointError(f"{source} is no folder; {why}: {error!s:.200}") from error
 
 
 def read_checkpoint(source: str | Path) -> Checkpoint:
@@ -108,11 +123,13 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
         CheckpointError: Something is missing, damaged, or does not fit the rest.
     """
     folder = find_checkpoint(source)
+    written = _written(folder)
     config, robot = read_config(folder)
     compare(folder, _on_meta(config))
     normalization = Normalization.read(folder)
     tokenizer = Tokenizer.read(folder / TOKENIZER)
-    checkpoint = Checkpoint(folder, config, robot, normalization, tokenizer)
+    checkpoint = Checkpoint(folder, config, robot, normalization, tokenizer, written)
+    _check_same(folder, written)
     _check_parts(checkpoint)
     return checkpoint
 
@@ -122,25 +139,10 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Pi05:
-    """Loads the model of a checkpoint; see ``load_pi05``.
-
-    Raises:
-        CheckpointError: The weights do not fit or are damaged.
-    """
-    return load_pi05(checkpoint.folder, checkpoint.config, dtype, device)
-
-
-def load_pi05(
-    folder: Path,
-    config: Pi05Config,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Pi05:
-    """Loads a model, tensor by tensor, so that nothing is held twice.
+    """Loads the model of a checkpoint, tensor by tensor, so that nothing is held twice.
 
     Args:
-        folder: Has the weights.
-        config: Of the model.
+        checkpoint: As it was read.
         dtype: Of all but what the model computes in float32: the norms of language model and
             expert, the embedding of flow time, and the last projection.
         device: Where to.
@@ -149,9 +151,9 @@ def load_pi05(
         The model, in evaluation mode.
 
     Raises:
-        CheckpointError: The weights do not fit or are damaged.
+        CheckpointError: The weights do not fit, are damaged, or were replaced meanwhile.
     """
-    model = _on_meta(config)
+    model = _on_meta(checkpoint.config)
     for name, parameter in model.named_parameters():
         parameter.data = parameter.data.to(torch.float32 if _FLOAT32.search(name) else dtype)
     model.to_empty(device=device)
@@ -159,7 +161,8 @@ def load_pi05(
         if not name.endswith("embeddings.position_ids"):
             raise AssertionError(f"{name} is in no checkpoint, and nothing fills it")
         buffer.copy_(torch.arange(buffer.shape[-1]))
-    load_weights(model, folder)
+    load_weights(model, checkpoint.folder)
+    _check_same(checkpoint.folder, checkpoint.written)
     return model.eval()
 
 
@@ -174,8 +177,9 @@ def write_checkpoint(
 ) -> None:
     """Writes a checkpoint, whole or not at all.
 
-    It is written aside, read back, and then takes its name. A checkpoint of that name is
-    exchanged for it in one step; any other folder that is not empty is left alone.
+    It is written aside, read back, and then takes its name. A checkpoint of that name that was
+    written here is exchanged for it in one step; any other folder that is not empty is left
+    alone.
 
     Args:
         folder: To be.
@@ -187,12 +191,16 @@ def write_checkpoint(
         write_more: Adds files to the folder it is given.
 
     Raises:
-        CheckpointError: The parts do not fit each other, or the place is taken.
+        CheckpointError: The parts do not fit each other, weights are not finite, or the place
+            is taken.
         OSError: The disk refused.
     """
     folder = Path(folder).resolve()
-    if folder.exists() and not (folder / CONFIG).is_file() and any(folder.iterdir()):
-        raise CheckpointError(f"{folder} holds something else than a checkpoint; name another")
+    ours = (folder / CONFIG).is_file() and (folder / OWN_CONFIG).is_file()
+    if folder.exists() and not ours and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError(
+            f"{folder} is something else than a checkpoint that was written here; name another"
+        )
     tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.partial")
@@ -209,6 +217,7 @@ def write_checkpoint(
         if write_more is not None:
             write_more(partial)
         read_checkpoint(partial)
+        check_finite(partial, tensors)
         _publish(partial, folder)
     except CheckpointError as error:
         raise CheckpointError(str(error).replace(str(partial), str(folder))) from error
@@ -219,6 +228,21 @@ def write_checkpoint(
 def _on_meta(config: Pi05Config) -> Pi05:
     with torch.device("meta"):
         return Pi05(config)
+
+
+def _written(folder: Path) -> tuple[int, ...]:
+    """Another one for every checkpoint that has had this name."""
+    try:
+        about = (folder / CONFIG).stat()
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder / CONFIG} is missing") from None
+    return about.st_dev, about.st_ino, about.st_mtime_ns
+
+
+def _check_same(folder: Path, written: tuple[int, ...]) -> None:
+    """Whether all was read of one checkpoint: training puts new ones under the same name."""
+    if _written(folder) != written:
+        raise CheckpointError(f"{folder} was replaced while it was read; read it again")
 
 
 def _check_parts(checkpoint: Checkpoint) -> None:
@@ -239,10 +263,8 @@ def _check_parts(checkpoint: Checkpoint) -> None:
                 f"takes {limit}"
             )
         if ours is not None:
-            try:
+            with faults_of(f"{folder}: {what}"):
                 scaling.named(ours)
-            except CheckpointError as error:
-                raise CheckpointError(f"{folder}: {what}: {error}") from None
 
 
 def _most_are_bfloat16(tensors: Mapping[str, Tensor]) -> bool:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Typed entries of a JSON object; an error names the file, the key, what was found and expected."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -94,11 +94,21 @@ class Entries:
         value = self._take(key, default)
         if value is None:
             return None
-        if not isinstance(value, list) or len(value) > _MOST or not all(map(_is_name, value)):
-            self.refuse(key, f"a list of at most {_MOST} texts of at most {_LONGEST} characters")
-        if len(set(value)) < len(value):
+        if not isinstance(value, list):
+            self.refuse(key, "a list of texts")
+        return self.checked_names(key, value)
+
+    def checked_names(self, key: str, names: Sequence[Any]) -> tuple[str, ...]:
+        """Names that an entry holds in whatever way, such as those of cameras.
+
+        Raises:
+            CheckpointError: They are too many or too long, or one is there twice.
+        """
+        if len(names) > _MOST or not all(map(_is_name, names)):
+            self.refuse(key, f"at most {_MOST} texts of 1 to {_LONGEST} characters")
+        if len(set(names)) < len(names):
             self.refuse(key, "no name twice")
-        return tuple(value)
+        return tuple(names)
 
     def part(self, key: str) -> "Entries":
         """An object.

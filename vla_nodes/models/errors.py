@@ -11,6 +11,10 @@ class CheckpointError(ValueError):
     The text is one line: what was wrong, where, and what would be right.
     """
 
+    def __init__(self, text: str) -> None:
+        # Names out of files may break lines, or steer the terminal that shows them.
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
+
 
 @contextmanager
 def faults_of(place: object) -> Iterator[None]:

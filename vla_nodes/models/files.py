@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small files of a checkpoint: bounded when read, whole when written."""
+"""Files of a checkpoint: bounded when read, whole when written."""
 
 import json
 import os
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+
+from safetensors import SafetensorError, safe_open
 
 from vla_nodes.models.errors import CheckpointError
+
+_MAX_HEADER = 8 << 20  # bytes of a safetensors file's; that of the full model has 0.1 MB
 
 
 def read_text(path: Path, limit: int) -> str:
@@ -19,14 +24,13 @@ def read_text(path: Path, limit: int) -> str:
     Raises:
         CheckpointError: It is missing, larger, or no text.
     """
+    _check_is_file(path)
     try:
         with path.open("rb") as file:
             content = file.read(limit + 1)
         if len(content) > limit:
             raise CheckpointError(f"{path} is too large: expected at most {limit} bytes")
         return content.decode()
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing") from None
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error!s:.200}") from error
 
@@ -41,13 +45,52 @@ def read_object(path: Path, limit: int = 1 << 20) -> dict[str, Any]:
     Raises:
         CheckpointError: It is missing, larger, or holds something else.
     """
+    text = read_text(path, limit)
     try:
-        value = json.loads(read_text(path, limit))
-    except (json.JSONDecodeError, RecursionError) as error:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()  # fails at half of a Unicode character
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no JSON: {error!s:.200}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a {type(value).__name__}, expected an object")
     return value
+
+
+def is_tensor_file(name: Any) -> TypeGuard[str]:
+    """Whether a file of a checkpoint names a safetensors file beside itself."""
+    return isinstance(name, str) and bool(re.fullmatch(r"[\w.-]{1,200}\.safetensors", name))
+
+
+def open_tensors(path: Path) -> safe_open:
+    """A safetensors file, of which only the header has been read.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    _check_is_file(path)
+    try:
+        with path.open("rb") as raw:
+            header = int.from_bytes(raw.read(8), "little")
+        if header > _MAX_HEADER:
+            raise CheckpointError(
+                f"{path} is no safetensors file: its header would have {header} bytes, "
+                f"expected at most {_MAX_HEADER}"
+            )
+        return safe_open(path, framework="pt", backend="pread")
+    except (OSError, SafetensorError) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> CheckpointError:
+    """What to raise where a safetensors file cannot be read."""
+    return CheckpointError(f"{path} is damaged or cut off, copy it again: {error!s:.200}")
+
+
+def _check_is_file(path: Path) -> None:
+    """Also keeps from waiting for ever at a pipe."""
+    if not path.is_file():
+        kind = "is no regular file" if path.exists() else "is missing"
+        raise CheckpointError(f"{path} {kind}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from vla_nodes.models.errors import CheckpointError, faults_of
-from vla_nodes.models.files import read_object
+from vla_nodes.models.files import damaged, is_tensor_file, open_tensors, read_object
 from vla_nodes.models.scaling import LEAST_SPREAD, STATISTICS, Mode, Scaling
 
 _PREPROCESSOR = "policy_preprocessor.json"
@@ -98,7 +98,7 @@ def _lerobot_scaling(path: Path, registered: str, kind: str, key: str) -> Scalin
         known = " or ".join(_LEROBOT_MODES)
         raise CheckpointError(f"{path} scales {kind} by {found!r:.50}, expected {known}")
     file = step.get("state_file")
-    if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+    if not is_tensor_file(file):
         raise CheckpointError(
             f"{path} names {file!r:.100} as the statistics of its step {registered}, "
             "expected a .safetensors beside it"
@@ -111,16 +111,14 @@ def _lerobot_scaling(path: Path, registered: str, kind: str, key: str) -> Scalin
 
 def _tensors(path: Path, key: str, names: Sequence[str]) -> dict[str, Any] | None:
     """Statistics of one vector; None where there is none of them."""
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise CheckpointError(f"{path} is too large: expected at most {_LARGEST} bytes")
-        with safe_open(path, framework="pt") as file:
-            there = set(file.keys()) & {f"{key}.{name}" for name in names}
-            tensors = {k.removeprefix(f"{key}."): file.get_tensor(k) for k in sorted(there)}
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing") from None
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error!s:.200}") from error
+    with open_tensors(path) as file:
+        try:
+            if path.stat().st_size > _LARGEST:
+                raise CheckpointError(f"{path} is too large: expected at most {_LARGEST} bytes")
+            there = [name for name in names if f"{key}.{name}" in file.keys()]  # noqa: SIM118
+            tensors = {name: file.get_tensor(f"{key}.{name}") for name in there}
+        except (OSError, SafetensorError) as error:
+            raise damaged(path, error) from error
     return {name: tensor.double().numpy() for name, tensor in tensors.items()} or None
 
 
@@ -131,5 +129,5 @@ def _unpadded(statistics: Any) -> Any:
         extent = np.abs(np.array([first, second], np.float64)).max(axis=0)
         count = int(np.flatnonzero(extent >= LEAST_SPREAD)[-1]) + 1
         return {**statistics, "q01": first[:count], "q99": second[:count]}
-    except (TypeError, ValueError, LookupError):
+    except (TypeError, ValueError, LookupError, OverflowError):
         return statistics

@@ -24,7 +24,10 @@ VARIANTS = {"gemma_2b": full().language, "gemma_300m": full().expert}
 
 _OTHER = "other"  # LeRobot refuses it; of a variant that it knows it would run random weights
 _MODES = {"quantile": "QUANTILES", "mean_std": "MEAN_STD"}
-_MOST = {"depth": 128, "chunk_size": 1000, "action_horizon": 1000, "num_inference_steps": 1000}
+_MOST = {
+    **{"depth": 128, "chunk_size": 1000, "action_horizon": 1000, "num_inference_steps": 1000},
+    **{"tokenizer_max_length": 8192, "max_subtask_tokens": 8192},
+}
 _VIEWS, _STATE, _ACTION = "observation.images.", "observation.state", "action"
 # What changes nothing in what a model computes from the weights; or a whole group of such.
 _IRRELEVANT = (
@@ -198,26 +201,27 @@ def _read_own_sizes(own: Entries) -> dict[str, Any]:
         "language": _size(own.part("language"), GemmaSize),
         "expert": _size(own.part("expert"), GemmaSize),
         "vocabulary": own.integer("vocabulary"),
-        "max_subtask_tokens": own.integer("max_subtask_tokens"),
+        "max_subtask_tokens": _integer(own, "max_subtask_tokens"),
         "max_delay": own.integer("max_delay", least=0),
         "pad_state": own.flag("pad_state"),
     }
 
 
 def _read_robot(entries: Entries, own: Entries | None) -> RobotInterface | None:
-    cameras = []
+    found = []
     for key, feature in entries.part("input_features").parts().items():
         if feature.raw("type") == "VISUAL" and not key.startswith(f"{_VIEWS}empty_camera_"):
-            cameras.append(key.removeprefix(_VIEWS))
+            found.append(key.removeprefix(_VIEWS))
+    cameras = entries.checked_names("input_features", found)
     entries.part("output_features")
     action_names = entries.names("action_feature_names", None)
     if own is None:
-        return RobotInterface(tuple(cameras), None, action_names, None)
+        return RobotInterface(cameras, None, action_names, None)
     robot = None
     if own.raw("robot") is not None:
         said = own.part("robot")
         robot = RobotInterface(
-            tuple(cameras),
+            cameras,
             said.names("state_names"),
             action_names,
             None if said.raw("fps") is None else said.number("fps"),

@@ -31,8 +31,9 @@ KeysAndValues = Sequence[tuple[Tensor, Tensor]]
 class Pi05(nn.Module):
     """The model; see the module.
 
-    All parameters have one type. Where that is bfloat16, norms, losses, the last projection and
-    the steps of denoising are computed in float32 nevertheless.
+    Where parameters are bfloat16, norms, losses, the last projection and the steps of denoising
+    are computed in float32 nevertheless; their own parameters, and those of the embedding of flow
+    time, may then stay float32, as ``checkpoint.load_model`` leaves them.
 
     Attributes:
         config: Sizes.

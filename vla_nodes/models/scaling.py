@@ -56,12 +56,12 @@ class Scaling:
                     f"{', '.join(self.names):.200}"
                 )
         for name, low, high in zip(self.names, self.low, self.high, strict=True):
-            if not np.isfinite([low, high]).all():
+            spread = high - low if self.mode == "quantile" else high
+            if not np.isfinite([low, high, spread]).all():
                 raise CheckpointError(
                     f"joint {name!r:.100} has {first} {low} and {second} {high}, "
                     "expected finite numbers"
                 )
-            spread = high - low if self.mode == "quantile" else high
             if spread < LEAST_SPREAD:
                 raise CheckpointError(
                     f"joint {name!r:.100} has no spread ({first} {low:.6g}, {second} {high:.6g}): "
@@ -155,8 +155,8 @@ def _numbers(statistics: Mapping[str, Any], name: str) -> tuple[float, ...]:
         raise CheckpointError(f"there is no {name}, only {there:.200}")
     try:
         values = np.asarray(statistics[name], np.float64)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{name}: {error!s:.200}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{name}: {error!s:.200}, expected (joints,) numbers") from error
     if values.ndim != 1 or not values.size:
         raise CheckpointError(f"{name} has shape {values.shape}, expected (joints,)")
     return tuple(values.tolist())

@@ -52,6 +52,7 @@ class Tokenizer:
         self._tokenizer = tokenizer
         self._special = {"bos": bos, "eos": eos, "pad": pad}
         self.bos_id, self.eos_id, self.pad_id = (self._id(name) for name in _SPECIAL)
+        tokenizer.add_special_tokens([bos, eos, pad])  # where they were but common ones
         self.size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     @classmethod
@@ -94,11 +95,14 @@ class Tokenizer:
         """The tokens of a text, without special ones.
 
         Raises:
-            ValueError: It is absurdly long.
+            ValueError: It is absurdly long, or has what the tokenizer does not know.
         """
         if len(text) > _LONGEST:
             raise ValueError(f"text has {len(text)} characters, expected at most {_LONGEST}")
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(f"text {text!r:.100} cannot be tokenised: {error!s:.200}") from error
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, cut at 20,000 characters; ids that stand for no text are dropped."""
@@ -138,7 +142,7 @@ def _special_tokens(folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in ("special_tokens_map.json", _CONFIG):
         path = folder / file
-        if path.is_file():
+        if path.exists():
             found |= _named(path, read_object(path, _LARGEST))
     return found
 

@@ -5,7 +5,6 @@ What a file holds is compared with the model by its header, before anything is r
 format is read: pickled weights run whatever code they carry.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vla_nodes.models.errors import CheckpointError
-from vla_nodes.models.files import read_object
+from vla_nodes.models.files import damaged, is_tensor_file, open_tensors, read_object
 
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -30,7 +29,6 @@ _DEAD = (DEAD_HEAD, "state_proj.")  # the latter is of pi0, which was converted 
 _RENAMED = {"action_time_mlp_in.": "time_mlp_in.", "action_time_mlp_out.": "time_mlp_out."}
 _DTYPES = ("F64", "F32", "F16", "BF16")
 _PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-_MAX_HEADER = 8 << 20  # bytes; that of the full model has 0.1 MB
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,10 @@ def compare(
         if name not in wanted or name in seen:
             unexpected.append(key)
         elif tensor.shape != wanted[name] or tensor.dtype not in _DTYPES:
-            wrong.append(f"{name} is {tensor.dtype} {tensor.shape}, expected {wanted[name]}")
+            wrong.append(
+                f"{name} is {tensor.dtype} {tensor.shape}, expected {'/'.join(_DTYPES)} "
+                f"{wanted[name]}"
+            )
         else:
             found[name] = tensor
             aliased += [key] if name != key else []
@@ -149,17 +150,25 @@ def load_weights(model: nn.Module, folder: Path, *, strict: bool = True) -> KeyR
     """
     report, found = compare(folder, model, strict=strict)
     parameters = model.state_dict()
-    finite: dict[str, Tensor] = {}
     for file in sorted({stored.file for stored in found.values()}):
-        with _opened(file) as tensors:
+        with open_tensors(file) as tensors:
             for name, stored in found.items():
                 if stored.file == file:
-                    parameter = parameters[name].copy_(_tensor(tensors, stored))
-                    finite[name] = torch.stack(parameter.aminmax()).isfinite().all()
-    bad = [name for name, good in finite.items() if not good]
+                    parameters[name].copy_(_tensor(tensors, stored))
+    check_finite(folder, {name: parameters[name] for name in found})
+    return report
+
+
+def check_finite(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Checks that weights are numbers.
+
+    Raises:
+        CheckpointError: They are not.
+    """
+    extremes = {name: torch.stack(tensor.aminmax()) for name, tensor in tensors.items()}
+    bad = [name for name, values in extremes.items() if not values.isfinite().all()]
     if bad:
         raise CheckpointError(f"{folder}: weights are not finite numbers: {_few(bad)}")
-    return report
 
 
 def save_weights(
@@ -208,7 +217,7 @@ def _list_tensors(folder: Path) -> Iterator[Stored]:
     """Of all files; a key that two of them have is an error."""
     seen: set[str] = set()
     for file, expected in _read_index(folder).items():
-        with _opened(file) as tensors:
+        with open_tensors(file) as tensors:
             keys = list(tensors.keys())
             if expected is not None and expected != set(keys):
                 raise CheckpointError(
@@ -239,45 +248,18 @@ def _read_index(folder: Path) -> dict[Path, set[str] | None]:
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise CheckpointError(f"{index} has no weight_map from tensors to files")
-    files: dict[Path, set[str] | None] = {}
+    files: dict[Path, set[str]] = {}
     for key, name in places.items():
-        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,200}\.safetensors", name):
+        if not is_tensor_file(name):
             raise CheckpointError(
                 f"{index} puts {key:.200} into {name!r:.200}, expected a .safetensors beside it"
             )
-        keys = files.setdefault(folder / name, set())
-        assert keys is not None
-        keys.add(key)
-    return files
-
-
-def _opened(file: Path) -> safe_open:
-    """A file of weights, its header read.
-
-    Raises:
-        CheckpointError: It is missing or damaged.
-    """
-    if not file.is_file():
-        raise CheckpointError(f"{file} is missing")
-    try:
-        with file.open("rb") as raw:
-            header = int.from_bytes(raw.read(8), "little")
-        if header > _MAX_HEADER:
-            raise CheckpointError(
-                f"{file} is no safetensors file: its header would have {header} bytes, "
-                f"expected at most {_MAX_HEADER}"
-            )
-        return safe_open(file, framework="pt", backend="pread")
-    except (OSError, SafetensorError) as error:
-        raise _damaged(file, error) from error
+        files.setdefault(folder / name, set()).add(key)
+    return {**files}
 
 
 def _tensor(tensors: safe_open, stored: Stored) -> Tensor:
     try:
         return tensors.get_tensor(stored.key)
     except (OSError, SafetensorError) as error:  # of a disk, or a file that changed meanwhile
-        raise _damaged(stored.file, error) from error
-
-
-def _damaged(file: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{file} is damaged or cut off, copy it again: {error!s:.200}")
+        raise damaged(stored.file, error) from error

@@ -5,12 +5,11 @@ The policy computes in a worker thread of its own, always on the newest observat
 callback ever waits for it and no observation ever queues up behind it.
 """
 
-import importlib
+import gc
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,40 +18,17 @@ from trajectory_msgs.msg import JointTrajectoryPoint
 from vla_interfaces.msg import ActionChunk, Subtask, Task, ValueEstimate
 
 from vla_nodes.contract import Contract, load_contract
-from vla_nodes.inference import ActionPlan, Policy, PolicyError
+from vla_nodes.inference import ActionPlan, PolicyError
 from vla_nodes.nodes import qos, topics
 from vla_nodes.nodes.diagnostics import OK, WARN, Health, Percentiles, RateMeter
 from vla_nodes.nodes.lifecycle import ManagedNode
-from vla_nodes.nodes.parameters import ParameterError, parameter
+from vla_nodes.nodes.policy_parameters import PolicyParameters, load_policy
 from vla_nodes.nodes.process import run_node
 from vla_nodes.nodes.stamps import SECOND, duration_message, nanoseconds, time_message
 from vla_nodes.observation.assembler import NotReady, Observation, ObservationAssembler
 
-# Backends by name, imported only when chosen: a factory (contract, checkpoint, device) -> Policy.
-BACKENDS = {"expert": "vla_nodes.sim.expert_policy:ExpertPolicy"}
-
 WAKE_PERIOD = 0.1  # s; the worker looks around at least this often
 STOP_TIMEOUT = 5.0  # s that deactivation waits for the worker
-
-
-@dataclass(frozen=True)
-class PolicyParameters:
-    """Parameters of the policy node."""
-
-    contract: str = parameter("", "Path of the robot's contract, YAML")
-    backend: str = parameter("expert", "What computes the actions", choices=tuple(BACKENDS))
-    checkpoint: str = parameter("", "Folder of the weights; empty for backends without")
-    device: str = parameter("cpu", "Where to compute: cpu, cuda, cuda:N")
-    rate: float = parameter(
-        10.0,
-        "Greatest number of chunks per second, Hz; lower saves power, but below about one per "
-        "half chunk the commander runs out of actions",
-        minimum=0.1,
-        maximum=200.0,
-    )
-    planner_period: float = parameter(
-        1.0, "Seconds between looks of the planner at the subtask", minimum=0.0
-    )
 
 
 class PolicyNode(ManagedNode[PolicyParameters]):
@@ -82,7 +58,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._contract = load_contract(parameters.contract)
         self._policy = load_policy(parameters, self._contract)
         self._assembler = ObservationAssembler(self._contract, tuple(self._policy.extra_states))
-        self._latency = Percentiles()
+        self._latency, self._planning = Percentiles(), Percentiles()
         self._rate = RateMeter()
         self._chunks = self.publish_on(ActionChunk, topics.CHUNK, qos.NEWEST)
         self._subtasks = self.publish_on(Subtask, topics.SUBTASK, qos.LATCHED)
@@ -121,7 +97,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         return "somebody to publish " + ", ".join(silent) if silent else ""
 
     def activate(self) -> None:
-        """Start the worker."""
+        """Start the worker; it begins afresh, as its last chunk may never have been sent."""
+        self._planned_goal, self._impossible = Task.GOAL_NONE, (Task.GOAL_NONE, "")
         self._stop = threading.Event()
         self._worker = threading.Thread(
             target=self._work, args=(self._stop,), name="policy", daemon=True
@@ -144,6 +121,12 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             self._worker = None
         self.goal = Task.GOAL_NONE
 
+    def cleanup(self) -> None:
+        """Let the policy go: another would not find room beside it."""
+        if hasattr(self, "_policy"):
+            del self._policy
+        gc.collect()  # compiled models, for one, hold themselves
+
     def working_fault(self) -> str:
         """Why the policy cannot do the present task."""
         goal, why = self._impossible
@@ -154,6 +137,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         values: dict[str, object] = {
             "chunk_hz": self._rate.hz(time.monotonic_ns()),
             **self._latency.values("chunk_latency"),
+            **self._planning.values("planner_latency"),
             "subtask": self._subtask,
             "waiting_for": self._blocked,
         }
@@ -169,7 +153,9 @@ class PolicyNode(ManagedNode[PolicyParameters]):
                 values[f"{name}_last_fault"] = stream.last_fault
             if stream.frozen:
                 frozen.append(f"{name} shows the same picture again and again")
-        problems = [*([self._blocked] if self._blocked else []), *frozen]
+        idle = Task.GOAL_NONE != self.goal == self._planned_goal and not self._subtask
+        done = "the planner finds nothing left to do" if idle else ""
+        problems = [*filter(None, (self._blocked, done)), *frozen]
         return Health(WARN if problems else OK, "; ".join(problems) or "ok", values)
 
     # --- callbacks: never wait --------------------------------------------------------------
@@ -200,7 +186,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             except PolicyError as error:
                 self._impossible = (self.goal, str(error))
             except Exception:
-                self.fail(f"the policy failed\n{traceback.format_exc()}")
+                if not stop.is_set():
+                    self.fail(f"the policy failed\n{traceback.format_exc()}")
                 return
 
     def _step(self, task: Task, stop: threading.Event) -> None:
@@ -227,15 +214,19 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             return
         self._last_stamp = observation.stamp
         self._observed = observation
-        self._plan(task, observation)
-        if not self._subtask:
+        self._plan(task, observation, stop)
+        if self._is_over(task, stop) or not self._subtask:
             return
         plan = self._policy.act(observation, self._subtask)
-        if stop.is_set():
-            return  # Too late: the node has been deactivated meanwhile.
+        if self._is_over(task, stop):
+            return
         self._publish(task, observation, plan, time.monotonic() - started)
 
-    def _plan(self, task: Task, observation: Observation) -> None:
+    def _is_over(self, task: Task, stop: threading.Event) -> bool:
+        """Whether nobody waits for this task's results any more."""
+        return stop.is_set() or task.goal != self._task.goal
+
+    def _plan(self, task: Task, observation: Observation, stop: threading.Event) -> None:
         """Let the planner choose the subtask: for a new goal, when told to, and now and then."""
         fresh = task.goal != self._planned_goal
         due = abs(observation.stamp - self._last_plan) >= self.parameters.planner_period * 1e9
@@ -243,8 +234,13 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             return
         if fresh:
             self._policy.reset()
-        self._planned_goal, self._last_plan, self._replan = task.goal, observation.stamp, False
+        self._replan = False
+        began = time.monotonic()
         subtask = self._policy.plan_subtask(observation, task.text)
+        self._planning.add(time.monotonic() - began)
+        if self._is_over(task, stop):
+            return
+        self._planned_goal, self._last_plan = task.goal, observation.stamp
         if fresh or subtask != self._subtask:
             self._subtask = subtask
             message = Subtask(goal=task.goal, task=task.text, subtask=subtask)
@@ -289,20 +285,6 @@ def chunk_message(contract: Contract, stamp: int, plan: ActionPlan) -> ActionChu
         for i, row in enumerate(rows)
     ]
     return message
-
-
-def load_policy(parameters: PolicyParameters, contract: Contract) -> Policy:
-    """Make the policy that the parameters name.
-
-    Raises:
-        ParameterError: The backend lacks a library, or cannot work with this robot.
-    """
-    module, _, factory = BACKENDS[parameters.backend].partition(":")
-    try:
-        make = getattr(importlib.import_module(module), factory)
-        return make(contract, parameters.checkpoint, parameters.device)
-    except (ImportError, PolicyError) as error:
-        raise ParameterError(f"backend '{parameters.backend}': {error}") from error
 
 
 def main() -> None:

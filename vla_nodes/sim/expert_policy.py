@@ -8,7 +8,7 @@ as one more state source.
 import numpy as np
 
 from vla_nodes.contract import Contract, Qos, StateSource
-from vla_nodes.inference import ActionPlan, PolicyError
+from vla_nodes.inference import ActionPlan, PolicyError, PolicyOptions
 from vla_nodes.observation.assembler import Observation
 from vla_nodes.sim.expert import ScriptedExpert
 from vla_nodes.sim.scene import JOINTS, scene_names
@@ -31,15 +31,20 @@ class ExpertPolicy:
         contract: The simulated arm's.
         checkpoint: Must be empty; the expert has no weights.
         device: Unused; the expert computes on the CPU.
+        options: The default ones; the expert has no model that they would be about.
 
     Raises:
-        PolicyError: The contract is not the simulated arm's.
+        PolicyError: The contract is not the simulated arm's, or something was chosen that the
+            expert does not have.
     """
 
     extra_states = (SCENE_SOURCE,)
 
-    def __init__(self, contract: Contract, checkpoint: str, device: str) -> None:
+    def __init__(
+        self, contract: Contract, checkpoint: str, device: str, options: PolicyOptions
+    ) -> None:
         del device
+        options.refuse_for("the scripted expert")
         wanted = [f"{joint}.position" for joint in JOINTS]
         if list(contract.state_names) != wanted or list(contract.action_names) != list(JOINTS):
             raise PolicyError(

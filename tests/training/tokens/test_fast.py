@@ -177,7 +177,8 @@ def test_tokens_that_are_no_chunk_are_refused(fitted, change, text):
         (np.zeros((1, 4, 2)), 100, 0.0, "scale is 0.0"),
         (np.zeros((1, 4, 2)), 100, np.nan, "scale is nan"),
         (np.array([[[0.0, -20.0]], [[1.0, 3.0]]]), 200, 10.0, "from -200 to 30, .* element 1"),
-        (np.array([[[0.0, 1e300]]]), 100, 10.0, "too few"),
+        (np.array([[[0.0, 1e300]]]), 100, 10.0, "100 tokens are too few"),
+        (np.array([[[0.0, 1e300]]]), 10**6, 10.0, "65534 tokens are too few"),
     ],
 )
 def test_chunks_that_cannot_be_fitted_are_refused(chunks, vocabulary, scale, text):
@@ -196,6 +197,14 @@ def test_chunks_that_cannot_be_fitted_are_refused(chunks, vocabulary, scale, tex
 def test_a_chunk_that_cannot_be_encoded_is_refused(fitted, chunk, text):
     with pytest.raises(FastError, match=text):
         fitted.encode(chunk)
+
+
+def test_tens_of_thousands_of_coefficients_are_read_back(tmp_path):
+    chunks = np.random.default_rng(0).uniform(-3, 3, (20, 8, 3))
+    wide = FastTokenizer.fit(chunks, 65_000, scale=5000)
+    assert wide.size > 40_000
+    wide.write(tmp_path / "fast")
+    assert FastTokenizer.read(tmp_path / "fast").encode(chunks[0]) == wide.encode(chunks[0])
 
 
 def test_a_folder_that_is_there_is_not_overwritten(fitted, tmp_path):

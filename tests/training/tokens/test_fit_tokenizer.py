@@ -208,3 +208,13 @@ def test_what_cannot_be_done_is_one_line(dataset: Path, tmp_path: Path, capsys):
     (tmp_path / "out").mkdir()
     assert main([str(dataset), "--out", str(tmp_path / "out")]) == 1
     assert "out exists already; give another folder" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_nothing_behind(dataset: Path, tmp_path: Path, monkeypatch, capsys):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main([str(dataset), "--out", str(tmp_path / "out")]) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

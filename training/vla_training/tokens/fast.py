@@ -89,9 +89,9 @@ class FastTokenizer:
         if high.max() - low.min() >= min(vocabulary, _CHARACTERS):
             widest = int(np.argmax(np.maximum(high, -low)))
             raise FastError(
-                f"{vocabulary} tokens are too few for coefficients from {low.min():g} to "
-                f"{high.max():g}, the furthest in element {widest} of the actions; expected a "
-                "larger vocabulary, a smaller scale, or actions without outliers"
+                f"{min(vocabulary, _CHARACTERS)} tokens are too few for coefficients from "
+                f"{low.min():g} to {high.max():g}, the furthest in action element {widest}; "
+                "expected a larger vocabulary, a smaller scale, or actions without outliers"
             )
         _, chunk, dims = chunks.shape
         settings = FastSettings(chunk, dims, scale, int(low.min()), int(high.max()))
@@ -242,8 +242,9 @@ def _check_bpe(path: Path, bpe: Tokenizer, settings: FastSettings) -> None:
     ):
         raise FastError(f"{path} does something else than byte pair encoding")
     alphabet = _alphabet(settings)
+    characters = set(alphabet)
     tokens = [bpe.id_to_token(i) for i in range(bpe.get_vocab_size())]
     if tokens[: len(alphabet)] != alphabet or not all(
-        token and set(token) <= set(alphabet) for token in tokens
+        token and characters.issuperset(token) for token in tokens
     ):
         raise FastError(f"{path} has other tokens than the coefficients of {_SETTINGS}")

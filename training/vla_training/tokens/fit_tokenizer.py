@@ -3,6 +3,7 @@
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -80,8 +81,11 @@ def _run(arguments: _Arguments) -> str:
         subtasks |= ours[1]
     tokenizer = fit_tokenizer(tasks, subtasks, arguments.vocabulary)
     partial = out.with_name(f".{out.name}.partial")
-    tokenizer.write(partial)
-    publish(partial, out)
+    try:
+        tokenizer.write(partial)
+        publish(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return f"{out}: {_summary(tokenizer, tasks, subtasks)}"
 
 

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""pi0.5 for a robot: the same numbers as ``Pi05``, sooner.
+
+Pictures are encoded once and serve planner and actor. Lengths are exact, or padded to a few
+where shapes must not change: compiled, or captured as CUDA graphs. No words: tokens go in and
+come out.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vla_nodes.inference.actor import Actor
+from vla_nodes.inference.cuda_graphs import CudaGraphs, Directly
+from vla_nodes.inference.engine_inputs import check_features, decided_actions, pad_tokens, round_up
+from vla_nodes.inference.engine_options import DTYPES, EngineOptions
+from vla_nodes.inference.expert import Expert, Modulations
+from vla_nodes.inference.language import Language
+from vla_nodes.inference.planner import Planner
+from vla_nodes.models.pi05 import Pi05
+
+STATIC_BUCKET = 32
+"""Prompts grow and shrink with the digits of the state; with 3 pictures, 3 percent is padding."""
+
+LOOK_EVERY = 8
+"""Tokens between two looks for the end on CUDA, where each look waits for the device."""
+
+__all__ = ["DTYPES", "Drawn", "EngineOptions", "Pi05Engine"]
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What ``act`` returns.
+
+    Attributes:
+        actions: (K, T, A) float32, normalised and padded.
+        hidden: (F + L, W) last hidden states of pictures and prompt, if they were asked for.
+    """
+
+    actions: Tensor
+    hidden: Tensor | None
+
+
+class Pi05Engine:
+    """Runs a model; one call at a time.
+
+    Args:
+        model: Is taken over: converted, moved, and its weights merged, in place. It still runs
+            plainly, on the same weights.
+        options: How.
+
+    Raises:
+        ValueError: The end token is not in the model's vocabulary.
+    """
+
+    def __init__(self, model: Pi05, options: EngineOptions) -> None:
+        if not 0 <= options.end_token < model.config.vocabulary:
+            raise ValueError(
+                f"end_token {options.end_token}, expected 0 to {model.config.vocabulary - 1}"
+            )
+        self.config, self.options = model.config, options
+        device, dtype = torch.device(options.device), DTYPES[options.dtype]
+        steps = options.steps or model.config.steps
+        model.eval().requires_grad_(False)
+        modulations = Modulations(model, steps, dtype, device)
+        self._model = model.to(device, dtype)
+        self._device, self._dtype = device, dtype
+        graphs = device.type == "cuda" and options.cuda_graphs
+        self._run = CudaGraphs(device) if graphs else Directly()
+        self._bucket = options.bucket or (STATIC_BUCKET if graphs or options.compile else 1)
+        self._look_every = LOOK_EVERY if device.type == "cuda" else 1
+        language = Language(model, compile_pieces=options.compile)
+        self._planner = Planner(language)
+        self._actor = Actor(
+            language,
+            Expert(model, compile_pieces=options.compile),
+            modulations,
+            steps,
+            options.hidden,
+            options.real_time,
+            options.max_guidance,
+        )
+        self._see = torch.compile(self._encode) if options.compile else self._encode
+        self._generator = torch.Generator(device).manual_seed(options.seed)
+
+    def _encode(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        tokens = self._model.vision(pixel_values=pictures.to(self._dtype)).last_hidden_state
+        return (self._model.projector(tokens).flatten(0, 1),)
+
+    @torch.no_grad()
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Encodes the pictures of cameras that are there; absent ones are left out.
+
+        Args:
+            pictures: (V, 3, S, S) float32 in [-1, 1].
+
+        Returns:
+            (V·P, W), P tokens a picture.
+
+        Raises:
+            ValueError: Another shape.
+        """
+        side = self.config.image_size
+        if pictures.ndim != 4 or not len(pictures) or pictures.shape[1:] != (3, side, side):
+            raise ValueError(
+                f"pictures {tuple(pictures.shape)}, expected (V, 3, {side}, {side}), V at least 1"
+            )
+        (features,) = self._run(("encode", len(pictures)), self._see, self._there(pictures))
+        return features
+
+    @torch.no_grad()
+    def act(
+        self,
+        features: Tensor,
+        prompt: Sequence[int],
+        *,
+        noise: Tensor | None = None,
+        decided: Tensor | None = None,
+        delay: int | None = None,
+        unconditional: Sequence[int] | None = None,
+        guidance: float = 1.0,
+    ) -> Drawn:
+        """Draws chunks of actions.
+
+        Args:
+            features: From ``encode``.
+            prompt: The actor's, its first token included.
+            noise: (K, T, A) float32 to begin with; drawn where None.
+            decided: (m, A) the unexecuted end of the old chunk, normalised and padded, whose
+                first row coincides with the new chunk's first.
+            delay: Of these, the actions that will have been executed when the new chunk takes
+                over; None for all. "trained" takes these as given and disregards the others;
+                "guided" holds on to these, and to the others less and less.
+            unconditional: A prompt that asks for less: the velocity is this prompt's, plus
+                ``guidance`` times what the other adds (https://arxiv.org/abs/2207.12598).
+            guidance: Above 1 for more than the prompt alone.
+
+        Raises:
+            ValueError: A shape or token does not fit the model, or the delay its training.
+        """
+        prompts = [prompt] if unconditional is None else [prompt, unconditional]
+        ids, lengths, padded = self._prompts(features, prompts)
+        shape = (self.options.candidates, self.config.chunk, self.config.max_action_dim)
+        if noise is None:
+            noise = torch.randn(shape, generator=self._generator, device=self._device)
+        elif noise.ndim != 3 or noise.shape[1:] != shape[1:]:
+            raise ValueError(f"noise {tuple(noise.shape)}, expected (K, {shape[1]}, {shape[2]})")
+        trained = self.options.real_time == "trained"
+        old = (
+            () if decided is None else decided_actions(decided, delay, self.config, trained=trained)
+        )
+        key = ("act", len(features), *ids.shape, len(noise), bool(old), padded)
+        scale = torch.tensor(guidance)
+        inputs = [features, ids, lengths, noise.float(), scale, *old]
+        function = functools.partial(self._actor, padded=padded)
+        actions, *hidden = self._run(key, function, *map(self._there, inputs))
+        length = len(features) + len(prompt)
+        return Drawn(actions, hidden[0][:length] if hidden else None)
+
+    @torch.no_grad()
+    def plan(self, features: Tensor, prompt: Sequence[int], limit: int | None = None) -> list[int]:
+        """Writes a subtask, always the most probable token next.
+
+        Args:
+            features: From ``encode``.
+            prompt: The planner's, its first token included.
+            limit: Most tokens; None for the configuration's.
+
+        Returns:
+            The tokens before the end token, or before the limit.
+
+        Raises:
+            ValueError: A shape or token does not fit the model.
+        """
+        limit = limit or self.config.max_subtask_tokens
+        ids, length, padded = self._prompts(features, [prompt])
+        key = (len(features), ids.shape[1], limit, padded)
+        total = len(features) + ids.shape[1]
+        state = self._run.state(key, lambda: self._planner.decoding(total, limit))
+        begin = functools.partial(self._planner.begin, state, padded=padded)
+        advance = functools.partial(self._planner.advance, state)
+        self._run(("begin", *key), begin, *map(self._there, (features, ids, length)))
+        indices = torch.arange(limit, device=self._device)
+        done = 1
+        while True:
+            written: list[int] = state.written[:done].tolist()
+            if self.options.end_token in written:
+                return written[: written.index(self.options.end_token)]
+            if done == limit:
+                return written
+            until = min(limit, done + self._look_every)
+            for index in range(done, until):
+                self._run(("advance", *key), advance, indices[index : index + 1])
+            done = until
+
+    @torch.no_grad()
+    def score(
+        self, features: Tensor, prompt: Sequence[int], texts: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """How probable subtasks are, all of them over one run of the prefix.
+
+        Args:
+            features: From ``encode``.
+            prompt: The planner's, its first token included.
+            texts: Tokens of each subtask, without the end token, which is added.
+
+        Returns:
+            (N,) float32 log-probabilities, the end tokens' included.
+
+        Raises:
+            ValueError: A shape or token does not fit the model.
+        """
+        ids, length, padded = self._prompts(features, [prompt])
+        if not texts:
+            raise ValueError("no texts to score")
+        rows = [[*text, self.options.end_token] for text in texts]
+        # Not in buckets: the same subtasks come again and again.
+        targets, counts = pad_tokens(rows, "text", self.config, self.config.max_subtask_tokens)
+        key = ("score", len(features), ids.shape[1], *targets.shape, padded)
+        inputs = (features, ids, length, targets, counts)
+        function = functools.partial(self._planner.score, padded=padded)
+        (scores,) = self._run(key, function, *map(self._there, inputs))
+        return scores
+
+    def warm(
+        self,
+        views: int,
+        prompt_lengths: Sequence[int],
+        *,
+        decided: bool = False,
+        unconditional: bool = False,
+        texts: Sequence[Sequence[int]] = (),
+    ) -> None:
+        """Runs everything once, so that what is compiled or captured is ready.
+
+        Args:
+            views: Cameras.
+            prompt_lengths: Tokens of the prompts that will come.
+            decided: Whether actions will be decided: chunks are then drawn with and without.
+            unconditional: Whether chunks will be drawn with a second prompt.
+            texts: Subtasks that will be scored; without any, the planner writes.
+        """
+        side = self.config.image_size
+        state = self._generator.get_state()
+        features = self.encode(torch.zeros(views, 3, side, side))
+        old = torch.zeros(1, self.config.max_action_dim)
+        by_bucket = {round_up(length, self._bucket): length for length in prompt_lengths}
+        for length in by_bucket.values():
+            prompt = [0] * length
+            other = prompt if unconditional else None
+            self.act(features, prompt, unconditional=other)
+            if decided:
+                self.act(features, prompt, decided=old, unconditional=other)
+            if texts:
+                self.score(features, prompt, texts)
+            else:
+                self.plan(features, prompt)
+        self._generator.set_state(state)
+
+    def _there(self, x: Tensor) -> Tensor:
+        return x.to(self._device, non_blocking=True)
+
+    def _prompts(
+        self, features: Tensor, prompts: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, Tensor, bool]:
+        """Tokens (B, L), their numbers (B,), and whether a mask must tell padding."""
+        check_features(features, self.config)
+        most = self.config.max_prompt_tokens
+        ids, lengths = pad_tokens(prompts, "prompt", self.config, most, self._bucket)
+        return ids, lengths, self._bucket > 1 or len(set(map(len, prompts))) > 1

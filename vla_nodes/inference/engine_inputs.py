@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks what an engine is given, and lays it out as tensors."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vla_nodes.inference.guidance import agreement_weights
+from vla_nodes.models.pi05_config import Pi05Config
+
+
+def check_features(features: Tensor, config: Pi05Config) -> None:
+    """Checks the tokens of pictures.
+
+    Raises:
+        ValueError: They are not (V · P, W).
+    """
+    width, picture = config.language.width, config.image_tokens
+    if features.ndim != 2 or features.shape[1] != width or len(features) % picture:
+        raise ValueError(f"features {tuple(features.shape)}, expected (V · {picture}, {width})")
+
+
+def pad_tokens(
+    rows: Sequence[Sequence[int]], name: str, config: Pi05Config, most: int, multiple: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Pads texts behind their ends.
+
+    Args:
+        rows: Their tokens.
+        name: What they are, for an error.
+        config: Has the vocabulary.
+        most: Tokens of a text.
+        multiple: To which lengths are rounded up.
+
+    Returns:
+        (B, L) int64, and how many of each are not padding, (B,).
+
+    Raises:
+        ValueError: A text is empty or too long, or a token is not in the vocabulary.
+    """
+    for row in rows:
+        if not 0 < len(row) <= most:
+            raise ValueError(f"{name} of {len(row)} tokens, expected 1 to {most}")
+        if not 0 <= min(row) <= max(row) < config.vocabulary:
+            raise ValueError(
+                f"{name} with tokens {min(row)} to {max(row)}, "
+                f"expected 0 to {config.vocabulary - 1}"
+            )
+    longest = round_up(max(map(len, rows)), multiple)
+    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+    return ids, torch.tensor([len(row) for row in rows])
+
+
+def round_up(length: int, multiple: int) -> int:
+    """To a multiple."""
+    return -(-length // multiple) * multiple
+
+
+def decided_actions(
+    decided: Tensor, delay: int | None, config: Pi05Config, *, trained: bool
+) -> tuple[Tensor, Tensor]:
+    """Lays out the end of an old chunk in a new one.
+
+    Args:
+        decided: (m, A).
+        delay: How many of these are past when the new chunk takes over; None for all.
+        config: Of the model.
+        trained: Whether it was trained to take them as given, and shall; otherwise it is guided.
+
+    Returns:
+        Actions (T, A) float32, and how far each is decided, (T,).
+
+    Raises:
+        ValueError: A shape does not fit, or the delay.
+    """
+    count, width, overlap = config.chunk, config.max_action_dim, len(decided)
+    if decided.ndim != 2 or decided.shape[1] != width or not 0 < overlap <= count:
+        raise ValueError(f"decided {tuple(decided.shape)}, expected (1 to {count}, {width})")
+    delay = overlap if delay is None else delay
+    if not 0 <= delay <= overlap:
+        raise ValueError(f"delay {delay}, expected 0 to the {overlap} decided actions")
+    if trained and delay > config.max_delay:
+        raise ValueError(
+            f"{delay} actions are decided, but the model was trained with "
+            f"{config.max_delay} at most; use guided real-time chunking"
+        )
+    whole = torch.zeros(count, width, device=decided.device)
+    whole[:overlap] = decided
+    return whole, agreement_weights(delay, delay if trained else overlap, count)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a pi0.5 was trained for this robot; found out without loading PyTorch."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vla_nodes.contract import Contract
+from vla_nodes.inference.joint_names import check_joints
+from vla_nodes.models.errors import CheckpointError
+from vla_nodes.models.lerobot_format import read_config
+from vla_nodes.models.normalization import Normalization
+from vla_nodes.models.robot_interface import RobotInterface
+from vla_nodes.models.scaling import Scaling, numbered
+
+
+def check_folder(folder: Path, contract: Contract) -> None:
+    """Checks all of a checkpoint but its weights and its tokenizer.
+
+    Raises:
+        CheckpointError: Something is missing or damaged, or is of another robot.
+    """
+    if not folder.is_dir():  # a name on the Hub would be fetched
+        raise CheckpointError(f"there is no folder '{folder}'; expected that of a pi0.5")
+    _, robot = read_config(folder)
+    fit_robot(robot, contract)
+    fit_normalization(Normalization.read(folder), contract)
+
+
+def fit_robot(robot: RobotInterface | None, contract: Contract) -> RobotInterface:
+    """What a checkpoint was trained for, which the contract has to offer.
+
+    Args:
+        robot: As the checkpoint says; None where it does not.
+        contract: Of the robot that there is.
+
+    Raises:
+        CheckpointError: The contract has other cameras or joints, or another rate.
+    """
+    ours = tuple(camera.name for camera in contract.cameras if camera.encoding != "16UC1")
+    robot = robot or RobotInterface(ours, None, None, None)
+    for camera in robot.cameras:
+        if camera not in ours:
+            raise CheckpointError(
+                f"the policy looks at camera '{camera}', which '{contract.robot}' does not have; "
+                f"its cameras in colour: {', '.join(ours) or 'none'}"
+            )
+    if not robot.cameras:
+        raise CheckpointError(f"pi0.5 needs a camera in colour; '{contract.robot}' has none")
+    check_joints(robot.state_names, contract.state_names, contract.robot)
+    check_joints(robot.action_names, contract.action_names, contract.robot)
+    if robot.fps is not None and abs(robot.fps - contract.fps) > 1e-3 * contract.fps:
+        raise CheckpointError(
+            f"the policy gives {robot.fps:g} actions a second, '{contract.robot}' takes "
+            f"{contract.fps:g}; set the contract's fps to {robot.fps:g}"
+        )
+    return robot
+
+
+def fit_normalization(normalization: Normalization, contract: Contract) -> Normalization:
+    """A checkpoint's normalisation under the contract's names of joints.
+
+    Raises:
+        CheckpointError: It is of other joints.
+    """
+
+    def fit(scaling: Scaling, ours: Sequence[str]) -> Scaling:
+        if scaling.names == numbered(len(scaling.names)):
+            return scaling.named(ours)
+        check_joints(scaling.names, ours, contract.robot)
+        return replace(scaling, names=tuple(ours))
+
+    return Normalization(
+        fit(normalization.state, contract.state_names),
+        fit(normalization.action, contract.action_names),
+    )
