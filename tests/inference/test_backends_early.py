@@ -11,21 +11,22 @@ from pathlib import Path
 import pytest
 
 CODE = """
-import sys
+import json, sys
 from vla_nodes.bringup.graph import find_contract
 from vla_nodes.contract import load_contract
 from vla_nodes.inference import PolicyError, PolicyOptions, backends
 try:
+    options = PolicyOptions(**json.loads(sys.argv[3]))
     make = getattr(backends, sys.argv[1])
-    make(load_contract(find_contract("sim_arm")), sys.argv[2], "cpu", PolicyOptions())
+    make(load_contract(find_contract("sim_arm")), sys.argv[2], "cpu", options)
 except PolicyError as error:
     print(error)
 assert not {"torch", "transformers", "lerobot"} & set(sys.modules)
 """
 
 
-def complaint(make: str, folder: str) -> str:
-    command = [sys.executable, "-c", CODE, make, folder]
+def complaint(make: str, folder: str, **options: object) -> str:
+    command = [sys.executable, "-c", CODE, make, folder, json.dumps(options)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -45,6 +46,13 @@ def test_another_camera_is_named_at_once(
         features["observation.images.top"] = features.pop("observation.images.wrist")
         (copy / "config.json").write_text(json.dumps(config))
         assert "top" in complaint(make, str(copy))
+
+
+def test_an_option_that_cannot_be_had_is_named_at_once(act_folder: Path, pi05_folder: Path) -> None:
+    words = complaint("make_lerobot", str(act_folder), candidates=8)
+    assert "takes no 'candidates'; found 8" in words
+    words = complaint("make_pi05", str(pi05_folder), guidance=2.0)
+    assert "guidance is 2, but the policy was not trained with advantages" in words
 
 
 @pytest.mark.parametrize(("make", "said"), [("make_pi05", ""), ("make_lerobot", "2")])

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from vla_nodes.bringup.graph import find_contract
 from vla_nodes.contract import Contract, load_contract
-from vla_nodes.inference import PolicyError, PolicyOptions
+from vla_nodes.inference import PolicyError
 from vla_nodes.inference.lerobot_policy import LeRobotPolicy
 from vla_nodes.observation.observation import Observation
 
@@ -31,8 +31,8 @@ def folder(act_folder: Path, tmp_path: Path) -> Path:
     return shutil.copytree(act_folder, tmp_path / "act")
 
 
-def make(contract: Contract, folder: Path, **options: object) -> LeRobotPolicy:
-    return LeRobotPolicy(contract, str(folder), "cpu", PolicyOptions(**options))
+def make(contract: Contract, folder: Path) -> LeRobotPolicy:
+    return LeRobotPolicy(contract, str(folder), "cpu")
 
 
 def observe(contract: Contract, seed: int = 0, stamp: int = 0) -> Observation:
@@ -86,6 +86,19 @@ def test_the_chunk_is_lerobots_own(contract: Contract, act_folder: Path) -> None
         plan = ours.act(observation, "clear the table")
         assert plan.actions.dtype == np.float64
         np.testing.assert_allclose(plan.actions, expected, rtol=0, atol=1e-6)
+
+
+def test_a_folder_of_links_as_the_hub_keeps_it_is_read(
+    contract: Contract, act_folder: Path, tmp_path: Path
+) -> None:
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "0a1b"
+    snapshot.mkdir(parents=True)
+    shutil.copytree(act_folder, blobs)
+    for number, file in enumerate(sorted(blobs.iterdir())):
+        (snapshot / file.name).symlink_to(f"../../blobs/{number}")
+        file.rename(blobs / str(number))
+    plans = [make(contract, folder).act(observe(contract), "") for folder in (snapshot, act_folder)]
+    np.testing.assert_array_equal(plans[0].actions, plans[1].actions)
 
 
 def test_the_task_is_the_subtask(contract: Contract, act_folder: Path) -> None:
@@ -281,13 +294,9 @@ def test_joints_in_another_order_are_refused_where_the_folder_names_them(
         make(contract, folder)
 
 
-def test_options_and_devices_that_it_does_not_have_are_refused(
-    contract: Contract, act_folder: Path
-) -> None:
-    with pytest.raises(PolicyError, match="takes no 'candidates'; found 8"):
-        make(contract, act_folder, candidates=8)
+def test_a_device_that_is_not_there_is_refused(contract: Contract, act_folder: Path) -> None:
     with pytest.raises(PolicyError, match="device 'cuda:99' cannot be used"):
-        LeRobotPolicy(contract, str(act_folder), "cuda:99", PolicyOptions())
+        LeRobotPolicy(contract, str(act_folder), "cuda:99")
 
 
 def test_actions_that_are_not_finite_are_a_failure(contract: Contract, folder: Path) -> None:

@@ -124,6 +124,22 @@ def test_the_chunk_is_the_plain_models_in_the_robots_units(
     assert math.isnan(plan.energy)
 
 
+def test_a_folder_of_links_as_the_hub_keeps_it_is_read(
+    contract: Contract, pi05_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "blobs").mkdir()
+    for number, file in enumerate(f for f in sorted(pi05_folder.rglob("*")) if f.is_file()):
+        shutil.copy(file, tmp_path / "blobs" / str(number))
+        link = tmp_path / "snapshot" / file.relative_to(pi05_folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(tmp_path / "blobs" / str(number))
+    plans = [
+        make(contract, folder).act(observe(contract), "wave")
+        for folder in (tmp_path / "snapshot", pi05_folder)
+    ]
+    np.testing.assert_array_equal(plans[0].actions, plans[1].actions)
+
+
 def test_the_most_probable_known_subtask_is_chosen(contract: Contract, pi05_folder: Path) -> None:
     checkpoint = read_checkpoint(pi05_folder)
     policy = make(contract, pi05_folder)

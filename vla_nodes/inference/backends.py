@@ -6,7 +6,8 @@ folder is said before that.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vla_nodes.contract import Contract
@@ -20,9 +21,11 @@ def make_pi05(contract: Contract, checkpoint: str, device: str, options: PolicyO
     """A hierarchical pi0.5.
 
     Raises:
-        PolicyError: The checkpoint is damaged, or is for another robot.
+        PolicyError: The checkpoint is damaged, is for another robot, or was not trained for
+            what the options ask.
     """
-    _check(pi05_robot.check_folder, checkpoint, contract)
+    with _faults_of(checkpoint) as folder:
+        pi05_robot.check_folder(folder, contract, options)
     _share_processors()
     from vla_nodes.inference.pi05_policy import Pi05Policy
 
@@ -36,20 +39,24 @@ def make_lerobot(
 
     Raises:
         ImportError: LeRobot is not installed.
-        PolicyError: The folder is damaged, or is for another robot.
+        PolicyError: The folder is damaged, or is for another robot; or an option was chosen:
+            such a policy runs as its folder says.
     """
-    _check(lerobot_folder.read_folder, checkpoint, contract)
+    options.refuse_for("a LeRobot policy")
+    with _faults_of(checkpoint) as folder:
+        lerobot_folder.read_folder(folder, contract)
     _share_processors()
     from vla_nodes.inference.lerobot_policy import LeRobotPolicy
 
-    return LeRobotPolicy(contract, checkpoint, device, options)
+    return LeRobotPolicy(contract, checkpoint, device)
 
 
-def _check(check: Callable[[Path, Contract], object], checkpoint: str, contract: Contract) -> None:
+@contextmanager
+def _faults_of(checkpoint: str) -> Iterator[Path]:
     if not checkpoint:
         raise PolicyError("it needs a checkpoint, the folder of its weights; found none")
     try:
-        check(Path(checkpoint), contract)
+        yield Path(checkpoint)
     except CheckpointError as error:
         raise PolicyError(str(error)) from error
 

@@ -25,7 +25,6 @@ from vla_nodes.inference.lerobot_folder import (
     read_folder,
     weight_shapes,
 )
-from vla_nodes.inference.options import PolicyOptions
 from vla_nodes.inference.policy import ActionPlan, PolicyError
 from vla_nodes.inference.rehearsal import blank_observation, check_device
 from vla_nodes.models.errors import CheckpointError
@@ -48,7 +47,6 @@ class LeRobotPolicy:
         contract: Of the robot.
         checkpoint: Folder that LeRobot's ``save_pretrained`` wrote: policy and processors.
         device: Where to compute.
-        options: The default ones; such a policy runs as its folder says.
 
     Raises:
         ImportError: LeRobot, or what it needs for this kind of policy, is not installed.
@@ -57,10 +55,7 @@ class LeRobotPolicy:
 
     extra_states: Sequence[StateSource] = ()
 
-    def __init__(
-        self, contract: Contract, checkpoint: str, device: str, options: PolicyOptions
-    ) -> None:
-        options.refuse_for("a LeRobot policy")
+    def __init__(self, contract: Contract, checkpoint: str, device: str) -> None:
         try:
             folder = read_folder(Path(checkpoint), contract)
             check_device(device)

@@ -23,7 +23,6 @@ from vla_nodes.models.checkpoint import Checkpoint, load_model, read_checkpoint
 from vla_nodes.models.errors import CheckpointError
 from vla_nodes.models.pictures import fit_pictures
 from vla_nodes.models.prompts import actor_prompt, planner_prompt, state_bins
-from vla_nodes.models.robot_interface import RobotInterface
 from vla_nodes.observation.observation import Observation
 
 MAX_SUBTASK = 200  # characters
@@ -53,12 +52,11 @@ class Pi05Policy:
         self, contract: Contract, checkpoint: str, device: str, options: PolicyOptions
     ) -> None:
         try:
-            check_folder(Path(checkpoint), contract)
+            check_folder(Path(checkpoint), contract, options)
             check_device(device)
             loaded = read_checkpoint(checkpoint)
             robot = fit_robot(loaded.robot, contract)
             self._normalization = fit_normalization(loaded.normalization, contract)
-            how = _engine_options(loaded, robot, device, options)
             model = load_model(loaded, DTYPES[options.dtype], device)
         except CheckpointError as error:
             raise PolicyError(str(error)) from error
@@ -73,7 +71,7 @@ class Pi05Policy:
         self._durations: deque[float] = deque(maxlen=LATENCIES)
         self.reset()
         try:
-            self._engine = Pi05Engine(model, how)
+            self._engine = Pi05Engine(model, _engine_options(loaded, device, options))
             self._warm()
         except RuntimeError as error:
             raise PolicyError(f"the policy does not run: {error!r:.300}") from error
@@ -213,19 +211,7 @@ class Pi05Policy:
         return sorted(min(length, most) for length in lengths)
 
 
-def _engine_options(
-    checkpoint: Checkpoint, robot: RobotInterface, device: str, options: PolicyOptions
-) -> EngineOptions:
-    if options.guidance > 1.0 and not robot.advantage:
-        raise CheckpointError(
-            f"guidance is {options.guidance:g}, but the policy was not trained with advantages; "
-            "set it to 1"
-        )
-    if options.real_time == "trained" and not checkpoint.config.max_delay:
-        raise CheckpointError(
-            "real_time is 'trained', but the policy was not trained so (max_delay 0); set it to "
-            "'guided' or 'off'"
-        )
+def _engine_options(checkpoint: Checkpoint, device: str, options: PolicyOptions) -> EngineOptions:
     return EngineOptions(
         device=device,
         dtype=options.dtype,
@@ -233,7 +219,7 @@ def _engine_options(
         steps=options.steps or None,
         compile=options.compile,
         real_time="guided" if options.real_time == "guided" else "trained",
-        end_token=checkpoint.tokenizer.eos_id,
+        end_token=checkpoint.subtask_end,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vla_nodes.contract import Contract
 from vla_nodes.inference.joint_names import check_joints
+from vla_nodes.inference.options import PolicyOptions
 from vla_nodes.models.errors import CheckpointError
 from vla_nodes.models.lerobot_format import read_config
 from vla_nodes.models.normalization import Normalization
@@ -14,16 +15,27 @@ from vla_nodes.models.robot_interface import RobotInterface
 from vla_nodes.models.scaling import Scaling, numbered
 
 
-def check_folder(folder: Path, contract: Contract) -> None:
+def check_folder(folder: Path, contract: Contract, options: PolicyOptions) -> None:
     """Checks all of a checkpoint but its weights and its tokenizer.
 
     Raises:
-        CheckpointError: Something is missing or damaged, or is of another robot.
+        CheckpointError: Something is missing or damaged, is of another robot, or was not trained
+            for what the options ask.
     """
     if not folder.is_dir():  # a name on the Hub would be fetched
         raise CheckpointError(f"there is no folder '{folder}'; expected that of a pi0.5")
-    _, robot = read_config(folder)
+    config, robot = read_config(folder)
     fit_robot(robot, contract)
+    if options.guidance > 1.0 and not (robot and robot.advantage):
+        raise CheckpointError(
+            f"guidance is {options.guidance:g}, but the policy was not trained with advantages; "
+            "set it to 1"
+        )
+    if options.real_time == "trained" and not config.max_delay:
+        raise CheckpointError(
+            "real_time is 'trained', but the policy was not trained so (max_delay 0); set it to "
+            "'guided' or 'off'"
+        )
     fit_normalization(Normalization.read(folder), contract)
 
 

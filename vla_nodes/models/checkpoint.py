@@ -29,6 +29,7 @@ from vla_nodes.models.lerobot_format import (
 from vla_nodes.models.normalization import Normalization
 from vla_nodes.models.pi05 import Pi05
 from vla_nodes.models.pi05_config import Pi05Config
+from vla_nodes.models.prompts import ACTION_MARK
 from vla_nodes.models.robot_interface import RobotInterface
 from vla_nodes.models.tokenizer import Tokenizer
 from vla_nodes.models.weights import (
@@ -76,6 +77,13 @@ class Checkpoint:
     normalization: Normalization
     tokenizer: Tokenizer
     written: tuple[int, ...]
+
+    @property
+    def subtask_end(self) -> int:
+        """The token that the planner writes behind a subtask."""
+        if self.robot and self.robot.action_tokens:
+            return self.tokenizer.encode(ACTION_MARK)[0]
+        return self.tokenizer.eos_id
 
 
 def find_checkpoint(source: str | Path) -> Path:

@@ -125,6 +125,7 @@ def write_config(
             "fps": robot.fps,
             "subtasks": robot.subtasks,
             "advantage": robot.advantage,
+            "action_tokens": robot.action_tokens,
         },
     }
     write_object(folder / CONFIG, theirs)
@@ -227,6 +228,7 @@ def _read_robot(entries: Entries, own: Entries | None) -> RobotInterface | None:
             None if said.raw("fps") is None else said.number("fps"),
             said.names("subtasks") or (),
             said.flag("advantage"),
+            said.flag("action_tokens"),
         )
         said.refuse_left()
     own.refuse_left()

@@ -15,6 +15,8 @@ class RobotInterface:
         fps: Actions per second. LeRobot's checkpoints have none.
         subtasks: That the planner knows; none where it writes freely or was not trained.
         advantage: Whether prompts of training said how good the actions are.
+        action_tokens: Whether the planner learnt to go on from a subtask to action tokens: what
+            ends a subtask is then the mark of the actions, not the end token.
     """
 
     cameras: tuple[str, ...]
@@ -23,3 +25,4 @@ class RobotInterface:
     fps: float | None
     subtasks: tuple[str, ...] = ()
     advantage: bool = False
+    action_tokens: bool = False

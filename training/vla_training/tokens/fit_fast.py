@@ -2,7 +2,7 @@
 """``vla-fit-fast``: FAST action tokens fitted to a dataset, and what they lose and cost."""
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,15 +12,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import tyro
 
-from vla_nodes.models.errors import CheckpointError
-from vla_nodes.models.normalization import Normalization
 from vla_nodes.models.scaling import Scaling
 from vla_training.data.errors import DataError
-from vla_training.data.labels.metadata import STATS, read_info, read_json
+from vla_training.data.labels.metadata import read_info
 from vla_training.data.loading.dataset_schema import dataset_schema
 from vla_training.data.loading.episode_split import split_episodes
+from vla_training.data.loading.frame_scaling import frame_scaling
 from vla_training.data.loading.frame_table import FrameTable, read_frame_table
-from vla_training.data.schema import DatasetSchema
 from vla_training.tokens.fast import FastError, FastTokenizer
 
 _FITTED = 4_000_000  # numbers; fitting takes 150 bytes of memory and 0.6 us for each
@@ -80,8 +78,8 @@ def fit_fast(dataset: Path, out: Path, chunk: int, vocabulary: int, scale: float
         What was fitted and what it loses, for people.
 
     Raises:
-        DataError: It is no such dataset, lacks statistics, ``out`` exists, or there are more
-            coefficients than tokens.
+        DataError: It is no such dataset, has a joint that never moves, ``out`` exists, or there
+            are more coefficients than tokens.
         OSError: The disk refused.
     """
     if out.exists():
@@ -92,14 +90,14 @@ def fit_fast(dataset: Path, out: Path, chunk: int, vocabulary: int, scale: float
     info = read_info(root)
     schema = dataset_schema(root, info, cameras=())
     split = split_episodes(info["total_episodes"], seed)
-    scaling = _scaling(root, schema)
     dims = len(schema.action_names)
-
-    def chunks(episodes: Collection[int], numbers: int) -> npt.NDArray[np.float32]:
-        table = read_frame_table(root, info["features"], schema.fps, episodes)
-        return read_chunks(table, chunk, most=max(1, numbers // (chunk * dims)))
-
-    fitted, held_out = chunks(split.train, _FITTED), chunks(split.validation, _MEASURED)
+    training, validation = (
+        read_frame_table(root, info["features"], schema.fps, episodes)
+        for episodes in (split.train, split.validation)
+    )
+    scaling = frame_scaling([training], schema, "quantile").action
+    fitted = read_chunks(training, chunk, most=max(1, _FITTED // (chunk * dims)))
+    held_out = read_chunks(validation, chunk, most=max(1, _MEASURED // (chunk * dims)))
     tokenizer = FastTokenizer.fit(scaling.normalise(fitted), vocabulary, scale)
     tokenizer.write(out)
     settings = tokenizer.settings
@@ -113,17 +111,6 @@ def fit_fast(dataset: Path, out: Path, chunk: int, vocabulary: int, scale: float
             *_measurements(tokenizer, scaling, held_out),
         )
     )
-
-
-def _scaling(root: Path, schema: DatasetSchema) -> Scaling:
-    """How the actions of a dataset are normalised in training."""
-    statistics = read_json(root / STATS) or {}
-    try:
-        return Normalization.of_statistics(
-            statistics, schema.state_names, schema.action_names, "quantile"
-        ).action
-    except CheckpointError as error:
-        raise DataError(f"{root / STATS}: {error}") from error
 
 
 def read_chunks(table: FrameTable, chunk: int, most: int) -> npt.NDArray[np.float32]:

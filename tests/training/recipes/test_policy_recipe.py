@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from recipe_samples import SUBTASKS, cli, logged, make_dataset
+from safetensors.torch import load_file
+
+from vla_nodes.models.checkpoint import load_model, read_checkpoint
+from vla_nodes.models.weights import save_weights
+from vla_training.data.labels.frame_labels import Settings
+from vla_training.data.labels.label import label
+from vla_training.data.labels.metadata import read_info
+from vla_training.data.loading.episode_split import split_episodes
+from vla_training.data.loading.frame_table import read_frame_table
+from vla_training.recipes import policy
+from vla_training.recipes.run_state import newest_state
+from vla_training.recipes.train import main
+from vla_training.tokens.fast import FastTokenizer
+
+VISION = "paligemma_with_expert.paligemma.model.vision_tower."
+VLM = "paligemma_with_expert.paligemma."
+
+
+@pytest.fixture(scope="module")
+def planner(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a training of the planner. Not to be written to."""
+    out = tmp_path_factory.mktemp("planner") / "run"
+    assert cli(sample, out, "planner", steps=40, batch_size=8, warmup=300) == 0
+    return out
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return dict(load_model(read_checkpoint(checkpoint)).named_parameters())
+
+
+def changed(before: Path, after: Path) -> set[str]:
+    one, other = weights(before), weights(after)
+    assert one.keys() == other.keys()
+    return {name for name in one if not torch.equal(one[name], other[name])}
+
+
+def fell(out: Path, name: str) -> bool:
+    """Whether a loss of the last quarter lies under that of the first."""
+    losses = list(logged(out, name).values())
+    quarter = len(losses) // 4
+    return np.mean(losses[-quarter:]) < 0.8 * np.mean(losses[:quarter])
+
+
+def test_the_planner_learns_and_its_checkpoint_is_complete(planner, sample):
+    assert fell(planner, "train/text")
+    assert set(logged(planner, "validation/text")) == {40}
+    checkpoint = read_checkpoint(planner / "checkpoint")
+    assert checkpoint.config.vocabulary % 64 == 0
+    assert checkpoint.config.vocabulary - 64 < checkpoint.tokenizer.size + 128
+    robot = checkpoint.robot
+    assert robot.cameras == ("front", "wrist")
+    assert robot.state_names == ("pan.position", "lift.position")
+    assert robot.action_names == ("pan", "lift", "grip")
+    assert robot.fps == 10
+    assert robot.subtasks == tuple(sorted(SUBTASKS))
+    assert not robot.advantage
+    low = np.array(checkpoint.normalization.action.low)
+    info = read_info(sample / "data")
+    training = split_episodes(info["total_episodes"], 0).train
+    actions = read_frame_table(sample / "data", info["features"], 10, training).action
+    expected = np.quantile(actions.astype(np.float64), 0.01, axis=0)
+    np.testing.assert_allclose(low, expected)
+    assert {p.name for p in planner.iterdir()} == {"checkpoint", "state", "logs", "settings.yaml"}
+
+
+def test_the_expert_learns_on_a_planner_that_stays_as_it_is(planner, sample, tmp_path):
+    before = planner / "checkpoint"
+    out = tmp_path / "run"
+    assert cli(sample, out, "expert", init=before, steps=60, batch_size=8, warmup=300) == 0
+    assert fell(out, "train/action")
+    moved = changed(before, out / "checkpoint")
+    assert moved == {name for name in weights(before) if not name.startswith(VLM)}
+    state = load_file(newest_state(out / "state") / "optimizer.safetensors")
+    assert not any(name.startswith(VLM) for name in state)
+    assert read_checkpoint(out / "checkpoint").robot.subtasks == tuple(sorted(SUBTASKS))
+
+
+def test_a_planner_s_training_leaves_the_expert_alone(planner, sample, tmp_path):
+    out = tmp_path / "run"
+    assert cli(sample, out, "planner", init=planner / "checkpoint", weight_decay=0.5) == 0
+    moved = changed(planner / "checkpoint", out / "checkpoint")
+    assert {name for name in moved if not name.startswith(VLM)} == set()
+    assert any(name.startswith(VISION) for name in moved)
+
+
+def test_a_frozen_picture_encoder_stays_as_it_is(planner, sample, tmp_path):
+    out = tmp_path / "run"
+    assert cli(sample, out, "joint", "--freeze-vision", init=planner / "checkpoint") == 0
+    moved = changed(planner / "checkpoint", out / "checkpoint")
+    assert moved == {name for name in weights(out / "checkpoint") if not name.startswith(VISION)}
+
+
+def test_planner_and_expert_learn_together(sample, tmp_path):
+    out = tmp_path / "run"
+    assert cli(sample, out, "joint", steps=60, batch_size=8, warmup=300) == 0
+    assert fell(out, "train/text")
+    assert fell(out, "train/action")
+    losses = {name: logged(out, f"train/{name}") for name in ("loss", "text", "action")}
+    for step, total in losses["loss"].items():
+        expected = losses["text"][step] + 10.0 * losses["action"][step]
+        assert total == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_planner_learns_action_tokens(sample, tmp_path):
+    out = tmp_path / "run"
+    options = {"fast": sample / "fast", "steps": 40, "batch_size": 8, "learning_rate": 4e-3}
+    assert cli(sample, out, "planner-fast", **options) == 0
+    assert fell(out, "train/text")
+    fast, checkpoint = (
+        FastTokenizer.read(out / "checkpoint/fast"),
+        read_checkpoint(out / "checkpoint"),
+    )
+    assert checkpoint.config.vocabulary >= checkpoint.tokenizer.size + fast.size + 128
+    # What it learnt to write behind a subtask is the actions' mark, and then the actions.
+    assert [checkpoint.subtask_end] == checkpoint.tokenizer.encode("\nAction: ")
+    later = tmp_path / "later"
+    assert cli(sample, later, "expert", init=out / "checkpoint") == 0
+    assert FastTokenizer.read(later / "checkpoint/fast").settings == fast.settings
+
+
+def test_the_action_loss_reaches_the_language_model_where_it_may(planner, sample, tmp_path):
+    """With the same text, only insulation decides whether alpha matters to the planner."""
+    init, differs = planner / "checkpoint", {}
+    for insulate in ("--insulate", "--no-insulate"):
+        outs = [tmp_path / f"{insulate}{alpha}" for alpha in (1, 30)]
+        for out, alpha in zip(outs, (1, 30), strict=True):
+            options = {"alpha": alpha, "init": init, "steps": 2, "clip": 1e9, "ema": 0}
+            assert cli(sample, out, "joint", insulate, **options) == 0
+        moved = changed(*(out / "checkpoint" for out in outs))
+        differs[insulate] = any(name.startswith(VLM) for name in moved)
+    assert differs == {"--insulate": False, "--no-insulate": True}
+
+
+def test_adapters_are_merged_into_the_checkpoint(planner, sample, tmp_path):
+    out, init = tmp_path / "run", planner / "checkpoint"
+    assert cli(sample, out, "planner", "--freeze-vision", init=init, lora=4) == 0
+    moved = changed(init, out / "checkpoint")
+    projector = f"{VLM}model.multi_modal_projector.linear."
+    attention = {name for name in moved if not name.startswith(projector)}
+    layers = read_checkpoint(init).config.language.depth
+    assert len(attention) == 4 * layers
+    assert all("language_model" in name and "self_attn" in name for name in attention)
+
+
+def test_half_precision_and_recomputed_layers_train_alike(sample, tmp_path):
+    found = {}
+    for words in ([], ["--gradient-checkpointing"], ["--bf16"]):
+        out = tmp_path / "-".join(["run", *words])
+        assert cli(sample, out, "joint", *words, ema=0) == 0
+        found[tuple(words)] = logged(out, "train/loss")
+    plain = found[()]
+    assert found["--gradient-checkpointing",] == pytest.approx(plain, rel=1e-4)
+    assert found["--bf16",] == pytest.approx(plain, rel=0.03)
+    assert found["--bf16",] != plain
+
+
+def test_a_resumed_policy_is_the_uninterrupted_one(sample, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = {"steps": 6, "save_every": 3, "keep": 9}
+    for out in (whole, parts):
+        assert cli(sample, out, "joint", **options) == 0
+    shutil.rmtree(parts / "state/step-00000006")
+    shutil.rmtree(parts / "checkpoint")
+    assert main(["policy", "--resume", "--out", str(parts)]) == 0
+    for file in ("model.safetensors", "optimizer.safetensors", "ema.safetensors"):
+        one, other = (load_file(out / "state/step-00000006" / file) for out in (whole, parts))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not changed(whole / "checkpoint", parts / "checkpoint")
+    assert logged(parts, "train/loss") == logged(whole, "train/loss")
+
+
+def test_labels_are_told_where_there_are_some(sample, tmp_path):
+    labelled = tmp_path / "sample"
+    shutil.copytree(sample, labelled)
+    label(labelled / "data", Settings(values="outcome"))
+    for word, told in (("--advantage", True), ("--no-advantage", False)):
+        assert cli(labelled, tmp_path / word, "joint", word, steps=1) == 0
+        assert read_checkpoint(tmp_path / word / "checkpoint").robot.advantage is told
+
+
+def test_a_training_is_never_overwritten(planner, sample, tmp_path, capsys):
+    before = weights(planner / "checkpoint")
+    assert cli(sample, planner, "planner") == 1
+    assert "holds a training already, up to step-00000040" in capsys.readouterr().err
+    assert all(torch.equal(before[n], w) for n, w in weights(planner / "checkpoint").items())
+    (tmp_path / "letter.txt").write_text("dear reader")
+    assert cli(sample, tmp_path, "planner") == 1
+    assert "holds something else" in capsys.readouterr().err
+
+
+def test_a_training_is_resumed_with_its_own_settings(planner, capsys):
+    assert main(["policy", "--resume", "--out", str(planner), "--batch-size", "2"]) == 1
+    assert "was begun with batch_size 8, not 2" in capsys.readouterr().err
+    assert main(["policy", "--resume", "--out", str(planner), "--workers", "1"]) == 0
+
+
+def test_statistics_of_several_datasets_are_those_of_all_training_frames(sample, tmp_path):
+    other = make_dataset(tmp_path / "other", episodes=3, length=16, seed=5)
+    out, words = tmp_path / "run", ["--normalization", "mean_std"]
+    both = [str(sample / "data"), str(other)]
+    argv = ["--mode", "joint", "--size", "tiny", "--tokenizer", str(sample / "tokenizer")]
+    argv += ["--steps", "1", "--batch-size", "2", "--workers", "0", *words]
+    assert main(["policy", *argv, "--out", str(out), "--dataset", *both]) == 0
+    actions = np.concatenate(
+        [
+            read_frame_table(
+                Path(root), info["features"], 10, split_episodes(info["total_episodes"], 0).train
+            ).action
+            for root in both
+            for info in [read_info(Path(root))]
+        ]
+    )
+    scaling = read_checkpoint(out / "checkpoint").normalization.action
+    np.testing.assert_allclose(scaling.low, actions.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(scaling.high, actions.std(axis=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokenizer": "no/such/folder"}, "tokenizer.json is missing"),
+        ({"max_delay": 8}, "max_delay 8, expected 0 to 7"),
+        ({"batch_size": 5, "accumulate": 2}, "batch_size is 5"),
+        ({"steps": 0}, "steps is 0"),
+        ({"validation": 0.9, "test": 0.1}, "shares are"),
+        ({"cameras": "top"}, "has no camera 'top'"),
+        ({"init": "no/such/checkpoint"}, "no folder"),
+        ({"chunk": 9, "fast": "fast"}, "of chunks of 8 actions, and the model of 9"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(sample, tmp_path, capsys, changes, message):
+    if changes.get("fast"):
+        changes = {**changes, "fast": sample / changes["fast"]}
+    assert cli(sample, tmp_path / "run", "planner", **changes) == 1
+    error = capsys.readouterr().err.splitlines()
+    assert message in error[-1]
+    assert error[-1].startswith("vla-train: ")
+    assert not (tmp_path / "run/checkpoint").exists()
+
+
+def test_an_error_of_a_loading_process_is_one_line_too(sample, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(sample, broken)
+    video = next((broken / "data/videos").rglob("*.mp4"))
+    video.write_bytes(video.read_bytes()[:3000])
+    assert cli(broken, tmp_path / "run", "planner", workers=1) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("vla-train: ")
+    assert "cannot be read" in last or "has no picture" in last
+
+
+def test_wild_weights_stop_with_the_step_and_the_loss(planner, sample, tmp_path, capsys):
+    init = tmp_path / "wild"
+    shutil.copytree(planner / "checkpoint", init)
+    wild = {n: torch.full_like(w, 1e30) for n, w in weights(init).items()}
+    save_weights(init / "model.safetensors", wild, None)
+    assert cli(sample, tmp_path / "run", "joint", init=init) == 1
+    assert "step 1: the loss 'text' is nan" in capsys.readouterr().err
+
+
+def test_an_interrupted_training_says_how_to_go_on(sample, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(policy, "train", lambda *_, **__: 2)
+    assert cli(sample, tmp_path / "run", "planner") == 130
+    assert "stopped after step 2 of 4; --resume goes on" in capsys.readouterr().err

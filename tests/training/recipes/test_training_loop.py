@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from recipe_samples import ToyObjective, logged, toy_items, toy_model
+from safetensors.torch import load_file
+
+from vla_training.recipes import training_loop
+from vla_training.recipes.errors import TrainingError
+from vla_training.recipes.job import Job
+from vla_training.recipes.loop_settings import LoopSettings
+from vla_training.recipes.run_state import newest_state
+from vla_training.recipes.sharing import part_places, training_rngs
+from vla_training.recipes.training_loop import train
+
+SETTINGS = LoopSettings(
+    steps=12, batch_size=8, learning_rate=0.01, ema=0.0, workers=0, log_every=1, save_every=100
+)
+
+
+def job(objective=None, dropout=0.0, **changes):
+    made = Job(
+        model=toy_model(dropout),
+        objective=objective or ToyObjective(),
+        items=toy_items(30),
+        validation=None,
+        augmentation=None,
+        export=lambda: None,
+    )
+    return replace(made, **changes)
+
+
+def trained(out, settings=SETTINGS, **changes):
+    """Weights after training, by name."""
+    ours = job(**changes)
+    assert train(ours, settings, out) == settings.steps
+    return {name: p.detach().clone() for name, p in ours.model.named_parameters()}
+
+
+def equal(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_steps_are_those_of_a_plain_loop(tmp_path):
+    """Batches, means over what counts, clipping, rate and AdamW, written down plainly."""
+    settings = replace(SETTINGS, weight_decay=0.3, clip=0.05)
+    items, model = toy_items(30), toy_model()
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    vectors = [p for p in model.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.3}, {"params": vectors, "weight_decay": 0.0}],
+        betas=(0.9, 0.95),
+    )
+    losses = {}
+    for step in range(12):
+        epochs = [np.random.default_rng((0, e)).permutation(30) for e in range(4)]
+        chosen = [items[k] for k in np.concatenate(epochs)[8 * step : 8 * step + 8]]
+        noise = np.stack([rng.normal(size=2) for rng in training_rngs(0, step, range(8))])
+        state = torch.stack([i.state for i in chosen]) + 0.1 * torch.from_numpy(noise).float()
+        predicted = model(state)
+        errors = [
+            (predicted[k] - actions).square()
+            for k, item in enumerate(chosen)
+            for actions in item.actions[~item.action_is_pad]
+        ]
+        loss = 2.0 * torch.stack(errors).mean() + 0.1 * predicted.square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.stack([p.grad.square().sum() for p in model.parameters()]).sum().sqrt()
+        for parameter in model.parameters():
+            parameter.grad *= min(1.0, 0.05 / float(norm))
+        for group in optimizer.param_groups:
+            group["lr"] = settings.rate(step)
+        optimizer.step()
+        losses[step + 1] = loss.item()
+    weights = trained(tmp_path, settings)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(weights[name], parameter.detach(), atol=1e-5, rtol=1e-4)
+    assert logged(tmp_path, "train/loss") == pytest.approx(losses, rel=1e-4)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4, 8])
+def test_parts_of_a_step_make_the_same_step(tmp_path, accumulate):
+    whole = trained(tmp_path / "whole")
+    parts = trained(tmp_path / "parts", replace(SETTINGS, accumulate=accumulate))
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], atol=1e-5, rtol=1e-4)
+
+
+def test_every_item_of_a_step_has_one_place():
+    places = [p for k in range(3) for r in range(2) for p in part_places(24, k, r, 2, 3)]
+    assert sorted(places) == list(range(24))
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, ema):
+    settings = replace(SETTINGS, ema=ema, save_every=5)
+    whole = trained(tmp_path / "whole", settings, dropout=0.5)
+
+    class Interrupted(ToyObjective):
+        def prepare(self, batch, rngs, device):
+            self.step = getattr(self, "step", 0) + 1
+            if self.step == 7:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().prepare(batch, rngs, device)
+
+    out = tmp_path / "parts"
+    assert train(job(Interrupted(), dropout=0.5), settings, out) == 7
+    rest = job(dropout=0.5)
+    with torch.no_grad():
+        for parameter in rest.model.parameters():
+            parameter.zero_()
+    assert train(rest, settings, out, resume=True) == 12
+    assert equal(whole, dict(rest.model.named_parameters()))
+    for name in ("train/loss", "train/gradient_norm", "train/learning_rate"):
+        assert logged(out, name) == logged(tmp_path / "whole", name)
+    one, other = (newest_state(f / "state") for f in (out, tmp_path / "whole"))
+    for file in one.iterdir():
+        assert file.read_bytes() == (other / file.name).read_bytes()
+
+
+def test_a_stopped_training_gives_ctrl_c_back(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    trained(tmp_path)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_training_that_is_done_is_not_gone_on_with(tmp_path):
+    weights = trained(tmp_path)
+    again = job()
+    assert train(again, SETTINGS, tmp_path, resume=True) == 12
+    assert equal(weights, dict(again.model.named_parameters()))
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_does_harm(tmp_path):
+    class Wild(ToyObjective):
+        def losses(self, model, inputs):
+            losses = super().losses(model, inputs)
+            self.step = getattr(self, "step", 0) + 1
+            return {**losses, "size": losses["size"] * (float("nan") if self.step == 4 else 1)}
+
+    ours = job(Wild())
+    with pytest.raises(TrainingError, match="step 4: the loss 'size' is nan") as error:
+        train(ours, SETTINGS, tmp_path)
+    assert "\n" not in str(error.value)
+    assert all(p.isfinite().all() for p in ours.model.parameters())
+
+
+def test_validation_changes_nothing_and_is_the_same_every_time(tmp_path):
+    settings = replace(SETTINGS, learning_rate=1e-30, validate_every=3)
+    plain = trained(tmp_path / "plain", dropout=0.5)
+    held_out = toy_items(11, seed=1)
+    watched = replace(SETTINGS, validate_every=3)
+    assert equal(plain, trained(tmp_path / "watched", watched, dropout=0.5, validation=held_out))
+    trained(tmp_path / "still", settings, dropout=0.5, validation=held_out)
+    losses = logged(tmp_path / "still", "validation/loss")
+    assert list(losses) == [3, 6, 9, 12]
+    assert len(set(losses.values())) == 1
+    assert logged(tmp_path / "still", "validation/seen")[3] == 1.0
+
+
+def test_validation_and_export_see_the_average(tmp_path):
+    held_out, exported = toy_items(8, seed=1), []
+    ours = job(ToyObjective(noise=0.0), validation=held_out)
+    ours = replace(ours, export=lambda: exported.append(ours.model[0].weight.detach().clone()))
+    train(ours, replace(SETTINGS, ema=0.99), tmp_path)
+    average = load_file(newest_state(tmp_path / "state") / "ema.safetensors")
+    assert torch.equal(exported[-1], average["0.weight"])
+    assert not torch.equal(exported[-1], ours.model[0].weight)
+    ours.model.load_state_dict(average)
+    with torch.no_grad():
+        predicted = [ours.model(item.state) for item in held_out]
+    errors = [
+        (p - item.actions[~item.action_is_pad]).square()
+        for p, item in zip(predicted, held_out, strict=True)
+    ]
+    loss = 2.0 * torch.cat(errors).mean() + 0.1 * torch.stack(predicted).square().mean()
+    assert logged(tmp_path, "validation/loss")[12] == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_only_so_many_items_are_validated_on(tmp_path):
+    class Counting(ToyObjective):
+        seen = 0
+
+        def losses(self, model, inputs):
+            self.seen += 0 if model.training else len(inputs[0])
+            return super().losses(model, inputs)
+
+    objective = Counting()
+    settings = replace(SETTINGS, validation_items=5)
+    train(job(objective, validation=toy_items(40)), settings, tmp_path)
+    assert objective.seen == 5
+
+
+def test_a_frozen_parameter_has_no_state_and_stays(tmp_path):
+    ours = job()
+    ours.model[0].requires_grad_(False)
+    before = ours.model[0].weight.clone()
+    train(ours, SETTINGS, tmp_path)
+    assert torch.equal(before, ours.model[0].weight)
+    sizes = {f.name: f.stat().st_size for f in newest_state(tmp_path / "state").iterdir()}
+    assert sizes["model.safetensors"] < 4 * (16 * 3 + 3) + 400
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(TrainingError, match="batch_size is 8, expected a multiple of 1 processes"):
+        train(job(), replace(SETTINGS, accumulate=3), tmp_path)
+    with pytest.raises(TrainingError, match="holds no state to resume from"):
+        train(job(), SETTINGS, tmp_path, resume=True)
+    frozen = job()
+    frozen.model.requires_grad_(False)
+    with pytest.raises(TrainingError, match="no parameter is to be trained"):
+        train(frozen, SETTINGS, tmp_path)
+    monkeypatch.setattr(training_loop.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(TrainingError, match="wandb is not installed"):
+        train(job(), replace(SETTINGS, wandb="arms"), tmp_path)
+
+
+def test_other_data_are_not_resumed_on(tmp_path):
+    trained(tmp_path)
+    with pytest.raises(TrainingError, match="a training on 30 items, there are 31"):
+        train(job(items=toy_items(31)), SETTINGS, tmp_path, resume=True)
+
+
+def test_a_parameter_that_no_loss_depends_on_is_named(tmp_path):
+    ours = job()
+    ours.model.spare = torch.nn.Linear(1, 1)
+    ours.model.forward = lambda x: torch.nn.Sequential(*list(ours.model)[:4])(x)
+    with pytest.raises(TrainingError, match=r"spare\.weight is to be trained, and no loss"):
+        train(ours, SETTINGS, tmp_path)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recipe of the policy: a hierarchical pi0.5 on demonstrations."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vla_nodes.models.checkpoint import RobotInterface, write_checkpoint
+from vla_nodes.models.pi05_batch import ActionTarget, Pi05Batch
+from vla_training.data.loading.augmentation import Augmentation
+from vla_training.data.loading.collation import Batch
+from vla_training.recipes.job import Job, Prepared
+from vla_training.recipes.lora import merged_weights
+from vla_training.recipes.policy_batches import FlowDraws, PolicyBatches
+from vla_training.recipes.policy_data import PolicyData, read_data
+from vla_training.recipes.policy_model import FAST, Beginning, make_model, read_beginning
+from vla_training.recipes.policy_settings import PolicySettings
+from vla_training.recipes.run_folder import claim
+from vla_training.recipes.training_loop import train
+
+
+def train_policy(settings: PolicySettings) -> str:
+    """Trains a policy; ``out/checkpoint`` is then a complete checkpoint.
+
+    Returns:
+        What was done, for people.
+
+    Raises:
+        TrainingError: The settings do not fit folder, data or model, or training failed.
+        DataError: The data cannot be used.
+        CheckpointError: The checkpoint to begin from cannot be used.
+        KeyboardInterrupt: It was interrupted, after its state was saved.
+        OSError: The disk refused.
+    """
+    out, steps = settings.out, settings.loop.steps
+    beginning = read_beginning(settings)
+    data = read_data(settings.data, beginning.config, subtasks=settings.plans)
+    claim(out, settings, resume=settings.resume)
+    model = make_model(beginning, settings)
+    robot = robot_of(settings, data, beginning)
+
+    fast = beginning.fast
+
+    def export() -> None:
+        write_checkpoint(
+            out / "checkpoint",
+            merged_weights(model),
+            beginning.config,
+            robot,
+            data.normalization,
+            beginning.tokenizer,
+            (lambda folder: fast.write(folder / FAST)) if fast else None,
+        )
+
+    job = Job(
+        model=model,
+        objective=PolicyObjective(settings, make_batches(settings, beginning, data)),
+        items=data.training,
+        validation=data.validation,
+        augmentation=Augmentation() if settings.data.augment else None,
+        export=export,
+    )
+    step = train(job, settings.loop, out, resume=settings.resume)
+    if step < steps:
+        raise KeyboardInterrupt(f"{out}: stopped after step {step} of {steps}; --resume goes on")
+    return f"{out / 'checkpoint'}: {settings.mode}, {step} steps"
+
+
+def make_batches(settings: PolicySettings, beginning: Beginning, data: PolicyData) -> PolicyBatches:
+    """What turns the data's batches into the model's."""
+    return PolicyBatches(
+        config=beginning.config,
+        tokenizer=beginning.tokenizer,
+        normalization=data.normalization,
+        cameras=data.robot.cameras,
+        plans=settings.plans,
+        acts=settings.acts,
+        fast=beginning.fast if settings.mode == "planner-fast" else None,
+        advantage_dropout=settings.advantage_dropout if settings.advantage else 1.0,
+        flow_samples=settings.flow_samples,
+    )
+
+
+def robot_of(settings: PolicySettings, data: PolicyData, beginning: Beginning) -> RobotInterface:
+    """The interface of the trained policy; what is not trained is as it was before."""
+    before = beginning.checkpoint.robot if beginning.checkpoint else None
+    robot = data.robot
+    if settings.plans:
+        robot = replace(robot, action_tokens=settings.mode == "planner-fast")
+    else:
+        robot = replace(
+            robot,
+            subtasks=before.subtasks if before else (),
+            action_tokens=before.action_tokens if before else False,
+        )
+    if settings.acts:
+        return replace(robot, advantage=settings.advantage and robot.advantage)
+    return replace(robot, advantage=before.advantage if before else False)
+
+
+class PolicyObjective:
+    """Text loss and action loss of a pi0.5; see ``job.Objective``."""
+
+    def __init__(self, settings: PolicySettings, batches: PolicyBatches) -> None:
+        self._batches = batches
+        self._insulate = settings.insulate or not settings.plans
+        self._flow_samples = settings.flow_samples
+        alpha = {"joint": settings.alpha, "expert": 1.0}.get(settings.mode)
+        text = {"text": 1.0} if settings.plans else {}
+        self.weights: Mapping[str, float] = {**text, **({"action": alpha} if alpha else {})}
+
+    def prepare(
+        self, batch: Batch, rngs: Sequence[np.random.Generator], device: torch.device
+    ) -> Prepared:
+        """The model's batch with noise and times, and how many tokens and elements it has."""
+        made, draws = self._batches.make(batch, rngs, device)
+        counts: dict[str, Tensor] = {}
+        if made.target:
+            counts["text"] = made.target.mask.sum()
+        if made.action:
+            counts["action"] = learnt(made.action).sum() * made.action.dims * self._flow_samples
+        return Prepared((made, draws), counts)
+
+    def losses(
+        self, model: nn.Module, inputs: tuple[Pi05Batch, FlowDraws | None]
+    ) -> dict[str, Tensor]:
+        """Runs the model."""
+        batch, draws = inputs
+        flow = vars(draws) if draws else {}
+        output = model(batch, insulate=self._insulate, flow_samples=self._flow_samples, **flow)
+        losses = {"text": output.text_loss, "action": output.action_loss}
+        return {name: loss.sum() for name, loss in losses.items() if loss is not None}
+
+
+def learnt(target: ActionTarget) -> Tensor:
+    """(B, T) bool: actions that are learnt, being neither padding nor given."""
+    places = torch.arange(target.is_pad.shape[1], device=target.is_pad.device)
+    given = 0 if target.delay is None else target.delay[:, None]
+    return ~target.is_pad & (places >= given)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of a training: one training each, never overwritten.
+
+It holds ``settings.yaml``, ``state/``, ``logs/`` and what the recipe makes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from vla_training.recipes.errors import TrainingError
+from vla_training.recipes.run_state import newest_state
+from vla_training.recipes.settings_file import SETTINGS, flat, read_settings, write_settings
+
+_FREE = {
+    *("out", "dataset", "init", "tokenizer", "fast", "workers", "validate_every"),
+    *("validation_items", "save_every", "keep", "log_every", "wandb"),
+}
+"""Settings that may be others when training is resumed: they do not change what comes out, or
+say where things lie now."""
+
+
+def claim(out: Path, settings: Any, *, resume: bool) -> None:
+    """Takes a folder for a training, and writes its settings there.
+
+    Raises:
+        TrainingError: It holds another training or something else, or there is none to resume.
+        OSError: The disk refused.
+    """
+    state = newest_state(out / "state")
+    if resume:
+        _refuse_others(out, settings)
+    elif state:
+        raise TrainingError(
+            f"{out} holds a training already, up to {state.name}; --resume goes on with it, "
+            "another --out begins a new one"
+        )
+    elif out.exists() and not (out / SETTINGS).exists() and any(out.iterdir()):
+        raise TrainingError(f"{out} holds something else than a training; name another --out")
+    PartialState().wait_for_everyone()
+    if PartialState().is_main_process:
+        out.mkdir(parents=True, exist_ok=True)
+        write_settings(out, settings)
+
+
+def _refuse_others(out: Path, settings: Any) -> None:
+    before, now = read_settings(out / SETTINGS), flat(settings)
+    for name in sorted((before.keys() | now.keys()) - _FREE):
+        if before.get(name) != now.get(name):
+            raise TrainingError(
+                f"{out} was begun with {name} {before.get(name)!r:.50}, not "
+                f"{now.get(name)!r:.50}; a training is resumed with its own settings"
+            )

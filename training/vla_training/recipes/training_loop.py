@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop of every training: on one or many processes, resumed where it was interrupted."""
+
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+from tqdm import tqdm
+
+from vla_training.data.loading.collation import Batch
+from vla_training.data.loading.loaders import evaluation_loader, training_loader
+from vla_training.data.loading.training_set import Item
+from vla_training.recipes.ema import Ema
+from vla_training.recipes.errors import TrainingError
+from vla_training.recipes.interruption import heard_interruption
+from vla_training.recipes.job import Job, Prepared
+from vla_training.recipes.loop_settings import LoopSettings
+from vla_training.recipes.optimizer import make_optimizer, moments, moments_like, set_moments
+from vla_training.recipes.run_state import newest_state, read_about, read_part, write_state
+from vla_training.recipes.sharing import (
+    model_seed,
+    part_places,
+    shared,
+    training_rngs,
+    validation_rngs,
+)
+
+
+def train(job: Job, settings: LoopSettings, out: Path, *, resume: bool = False) -> int:
+    """Trains a model.
+
+    SIGINT and SIGTERM end training after the step that is under way, with its state saved.
+
+    Args:
+        job: What to train.
+        settings: How.
+        out: Holds ``state`` and ``logs``.
+        resume: Go on from the newest state.
+
+    Returns:
+        Steps made so far; fewer than those of the settings where it was interrupted.
+
+    Raises:
+        TrainingError: A loss is not finite, nothing can be resumed, or the disk refused.
+        DataError: An item cannot be read or used.
+    """
+    loop = _Loop(job, settings, out)
+    if resume:
+        loop.load()
+    with heard_interruption() as interrupted, loop:
+        while loop.step < settings.steps and not loop.stopped:
+            loop.advance(interrupted.is_set)
+    return loop.step
+
+
+class _Loop:
+    """State of a training; a context in which it advances."""
+
+    def __init__(self, job: Job, settings: LoopSettings, out: Path) -> None:
+        self._job, self._settings, self._out = job, settings, out
+        self._accelerator = _accelerator(settings, out)
+        self._ranks = self._accelerator.num_processes
+        if settings.batch_size % (self._ranks * settings.accumulate):
+            raise TrainingError(
+                f"batch_size is {settings.batch_size}, expected a multiple of "
+                f"{self._ranks} processes x {settings.accumulate} parts"
+            )
+        self._wrapped = self._accelerator.prepare_model(job.model)
+        self._parameters = {n: p for n, p in job.model.named_parameters() if p.requires_grad}
+        if not self._parameters:
+            raise TrainingError("no parameter is to be trained")
+        self._optimizer = make_optimizer(self._parameters, settings)
+        self._ema = Ema(self._parameters, settings.ema) if settings.ema else None
+        self.step = 0
+        self.stopped = False
+
+    def __enter__(self) -> "_Loop":
+        settings, loading = self._settings, self._loading
+        loader = training_loader(
+            self._job.items,
+            settings.batch_size,
+            settings.steps,
+            settings.seed,
+            augmentation=self._job.augmentation,
+            first_step=self.step,
+            **loading,
+        )
+        rank = self._accelerator.process_index
+        self._batches = iter(shared(loader, rank, self._ranks, settings.accumulate))
+        self._accelerator.init_trackers(
+            settings.wandb or "training",
+            init_kwargs={"tensorboard": {"purge_step": self.step + 1}},
+        )
+        self._bar = tqdm(
+            total=settings.steps,
+            initial=self.step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not self._accelerator.is_main_process,
+        )
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._bar.close()
+        self._accelerator.end_training()
+
+    @property
+    def _loading(self) -> dict[str, Any]:
+        pin_memory = self._accelerator.device.type == "cuda"
+        return {"workers": self._settings.workers, "pin_memory": pin_memory}
+
+    def advance(self, interrupted: Callable[[], bool]) -> None:
+        """Makes a step, and validates and saves where that is due."""
+        settings = self._settings
+        rate = settings.rate(self.step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        losses = self._learn(interrupted)
+        self.step += 1
+        if self._ema:
+            self._ema.update(self.step)
+        speed = settings.batch_size * (self._bar.format_dict["rate"] or 0.0)
+        self._bar.set_postfix_str(
+            f"loss {losses['loss']:.4g}, lr {rate:.2e}, {speed:.0f} items/s", refresh=False
+        )
+        self._bar.update()
+        done = self.step == settings.steps
+        if done or self.step % settings.log_every == 0:
+            self._log("train", {**losses, "learning_rate": rate, "items_per_s": speed})
+        if self._job.validation and (done or self.step % settings.validate_every == 0):
+            self._log("validation", self._validate(self._job.validation))
+        if done or self.stopped or self.step % settings.save_every == 0:
+            self._save()
+
+    def _learn(self, interrupted: Callable[[], bool]) -> dict[str, float]:
+        """One step of the optimiser; the losses, and the length of the gradient."""
+        settings, rank = self._settings, self._accelerator.process_index
+        torch.manual_seed(model_seed(settings.seed, self.step, rank))
+        parts = []
+        for k in range(settings.accumulate):
+            places = part_places(settings.batch_size, k, rank, self._ranks, settings.accumulate)
+            rngs = training_rngs(settings.seed, self.step, places)
+            parts.append(self._prepared(next(self._batches), rngs))
+        counts = self._reduced(_summed(part.counts for part in parts))
+        self._job.model.train()
+        sums = []
+        for part in parts:
+            waiting = part is not parts[-1]
+            with self._accelerator.no_sync(self._wrapped) if waiting else nullcontext():
+                losses = self._losses(self._wrapped, part.inputs)
+                # Each process has a share of a sum, and gradients are averaged over processes.
+                (self._total(_means(losses, counts)) * self._ranks).backward()
+            sums.append({name: loss.detach() for name, loss in losses.items()})
+        self._refuse_idle()
+        norm = nn.utils.clip_grad_norm_(self._parameters.values(), settings.clip)
+        found = self._reduced(
+            {**_summed(sums), "gradient": norm / self._ranks, "interrupted": float(interrupted())}
+        )
+        self.stopped = found.pop("interrupted") > 0.0
+        length = found.pop("gradient")
+        means = _means(found, counts)
+        self._refuse_infinite({**means, "gradient": length})
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return {"loss": self._total(means), **means, "gradient_norm": length}
+
+    def _validate(self, validation: Dataset[Item]) -> dict[str, float]:
+        count = len(validation)  # type: ignore[arg-type]
+        chosen = np.linspace(0, count - 1, min(count, self._settings.validation_items))
+        # Where there are more processes than items, some items are looked at twice.
+        first = self._accelerator.process_index % len(chosen)
+        share = range(first, len(chosen), self._ranks)
+        items = Subset(validation, [round(chosen[place]) for place in share])
+        size = self._settings.batch_size // (self._ranks * self._settings.accumulate)
+        counts, sums, places = [], [], iter(share)
+        self._job.model.eval()
+        with torch.no_grad(), self._averaged():
+            for batch in evaluation_loader(items, size, **self._loading):
+                rngs = validation_rngs(self._settings.seed, [next(places) for _ in batch.task])
+                part = self._prepared(batch, rngs)
+                counts.append(part.counts)
+                sums.append(self._losses(self._job.model, part.inputs))
+        means = _means(self._reduced(_summed(sums)), self._reduced(_summed(counts)))
+        return {"loss": self._total(means), **means}
+
+    def _prepared(self, batch: Batch, rngs: Sequence[np.random.Generator]) -> Prepared:
+        return self._job.objective.prepare(batch, rngs, self._accelerator.device)
+
+    def _losses(self, model: nn.Module, inputs: Any) -> Mapping[str, Tensor]:
+        kind = self._accelerator.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=self._settings.bf16):
+            return self._job.objective.losses(model, inputs)
+
+    def _total(self, means: Mapping[str, Any]) -> Any:
+        return sum(w * means[name] for name, w in self._job.objective.weights.items())
+
+    def _reduced(self, values: Mapping[str, Tensor | float]) -> dict[str, float]:
+        """Summed over processes; the only place where a step waits for the device."""
+        device = self._accelerator.device
+        stacked = torch.stack(
+            [torch.as_tensor(v, dtype=torch.float64, device=device) for v in values.values()]
+        )
+        return dict(zip(values, self._accelerator.reduce(stacked, "sum").tolist(), strict=True))
+
+    def _refuse_idle(self) -> None:
+        for name, parameter in self._parameters.items():
+            if parameter.grad is None:
+                raise TrainingError(f"{name} is to be trained, and no loss depends on it")
+
+    def _refuse_infinite(self, values: Mapping[str, float]) -> None:
+        """Before the optimiser takes it in, so that the weights stay good."""
+        for name, value in values.items():
+            if not isfinite(value):
+                what = "gradient" if name == "gradient" else f"loss {name!r}"
+                raise TrainingError(
+                    f"step {self.step + 1}: the {what} is {value}, expected a finite number; "
+                    "lower the learning rate, lengthen the warm-up, or look for wild values in "
+                    "the data; --resume goes on from the last state that was saved"
+                )
+
+    def _log(self, of: str, values: Mapping[str, float]) -> None:
+        self._accelerator.log({f"{of}/{name}": value for name, value in values.items()}, self.step)
+
+    # --- on the disk ------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        if self._accelerator.is_main_process:
+            with self._averaged():
+                self._job.export()
+            parts: dict[str, Mapping[str, Tensor]] = {
+                "model": self._parameters,
+                "optimizer": moments(self._optimizer, self._parameters),
+                **({"ema": self._ema.weights} if self._ema else {}),
+            }
+            about = {"items": len(self._job.items)}  # type: ignore[arg-type]
+            write_state(self._out / "state", self.step, parts, about, self._settings.keep)
+        self._accelerator.wait_for_everyone()
+
+    def load(self) -> None:
+        """Takes up the newest state.
+
+        Raises:
+            TrainingError: There is none, or it is of another training.
+        """
+        state = newest_state(self._out / "state")
+        if state is None:
+            raise TrainingError(f"{self._out / 'state'} holds no state to resume from")
+        about, items = read_about(state), len(self._job.items)  # type: ignore[arg-type]
+        if about.get("items") != items:
+            raise TrainingError(
+                f"{state} is of a training on {about.get('items')!r:.20} items, there are {items}; "
+                "expected the same data"
+            )
+        with torch.no_grad():
+            for name, tensor in read_part(state, "model", self._parameters).items():
+                self._parameters[name].copy_(tensor)
+            if self._ema:
+                for name, tensor in read_part(state, "ema", self._ema.weights).items():
+                    self._ema.weights[name].copy_(tensor)
+        self.step = about["step"]
+        tensors = read_part(state, "optimizer", moments_like(self._parameters))
+        set_moments(self._optimizer, self._parameters, tensors, self.step)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return self._ema.applied() if self._ema else nullcontext()
+
+
+def _accelerator(settings: LoopSettings, out: Path) -> Accelerator:
+    trackers = ["tensorboard"]
+    if settings.wandb:
+        if importlib.util.find_spec("wandb") is None:
+            raise TrainingError("wandb is not installed: pip install wandb, or leave out --wandb")
+        trackers.append("wandb")
+    return Accelerator(mixed_precision="no", log_with=trackers, project_dir=str(out / "logs"))
+
+
+def _summed(values: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Key by key."""
+    total: dict[str, Any] = {}
+    for one in values:
+        for name, value in one.items():
+            total[name] = total.get(name, 0.0) + value
+    return total
+
+
+def _means(sums: Mapping[str, Any], counts: Mapping[str, float]) -> dict[str, Any]:
+    return {name: value / max(counts[name], 1.0) for name, value in sums.items()}
