@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,23 @@ def test_another_camera_is_named_at_once(
         features["observation.images.top"] = features.pop("observation.images.wrist")
         (copy / "config.json").write_text(json.dumps(config))
         assert "top" in complaint(make, str(copy))
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda folder: os.truncate(folder / "model.safetensors", 5000), "damaged or cut off"),
+        (lambda folder: shutil.rmtree(folder / "tokenizer"), "tokenizer"),
+        (lambda folder: (folder / "tokenizer/tokenizer.json").write_text("{"), "is no tokenizer"),
+    ],
+)
+def test_damage_is_named_at_once(
+    pi05_folder: Path, tmp_path: Path, harm: Callable[[Path], None], words: str
+) -> None:
+    copy = shutil.copytree(pi05_folder, tmp_path / "pi05")
+    harm(copy)
+    assert words in complaint("make_pi05", str(copy))
 
 
 def test_an_option_that_cannot_be_had_is_named_at_once(act_folder: Path, pi05_folder: Path) -> None:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine's chunks are those of the plain form of the same model."""
 
+import copy
+import re
+
 import pytest
 import torch
 from engine_samples import config, engine, noise, normal, pictures, plain, prompt, tokens, views
@@ -8,8 +11,8 @@ from engine_samples import config, engine, noise, normal, pictures, plain, promp
 EXACTLY = {"atol": 1e-5, "rtol": 0.0}
 
 
-@pytest.mark.parametrize("bucket", [1, 4, 16, 64])
-@pytest.mark.parametrize("length", [1, 15, 16, 17, 60])
+@pytest.mark.parametrize("bucket", [1, 16, 64])
+@pytest.mark.parametrize("length", [1, 15, 16, 17])
 def test_prompts_of_every_length_in_every_bucket(bucket, length):
     seen, words, start = pictures(2), prompt(length), noise()
     runs = engine(bucket=bucket)
@@ -19,8 +22,7 @@ def test_prompts_of_every_length_in_every_bucket(bucket, length):
     assert drawn.hidden is None
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("absent", [0, 1, 2])
+@pytest.mark.parametrize(("count", "absent"), [(1, 0), (1, 2), (2, 1), (3, 0)])
 def test_absent_cameras_are_left_out_where_the_plain_form_hides_them(count, absent):
     seen, words, start = pictures(count), prompt(9), noise()
     runs = engine()
@@ -29,8 +31,7 @@ def test_absent_cameras_are_left_out_where_the_plain_form_hides_them(count, abse
     torch.testing.assert_close(drawn.actions, expected, **EXACTLY)
 
 
-@pytest.mark.parametrize("candidates", [1, 2, 5])
-@pytest.mark.parametrize("steps", [1, 3, 10])
+@pytest.mark.parametrize(("candidates", "steps"), [(1, 1), (1, 10), (2, 3), (5, 1)])
 @pytest.mark.parametrize("bucket", [1, 8])
 def test_candidates_over_one_prefix_are_a_batch_of_the_plain_form(candidates, steps, bucket):
     seen, words, start = pictures(2), prompt(9), noise(candidates)
@@ -109,6 +110,46 @@ def test_bfloat16_points_the_same_way_as_float32(bucket):
     expected = plain().sample_actions(views(seen, 4), tokens(words, 4), start)
     assert torch.cosine_similarity(drawn.flatten(), expected.flatten(), dim=0) >= 0.999
     assert drawn.dtype == torch.float32
+
+
+def mixed(raised: str | None = None):
+    """As checkpoints are loaded in bfloat16: what computes in float32 keeps it.
+
+    Parameters whose names contain ``raised`` grow by less than bfloat16 tells apart.
+    """
+    model = copy.deepcopy(plain())
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.bfloat16()
+        if re.search(r"language_model.*norm|dense|time_mlp|action_out_proj", name):
+            parameter.data = parameter.float()
+            if raised and raised in name:
+                parameter.data *= 1 + 2**-10
+                assert torch.equal(parameter.bfloat16(), (parameter / (1 + 2**-10)).bfloat16())
+    return model
+
+
+@pytest.mark.parametrize(
+    "part", ["language_model.layers.1.input_layernorm", "dense", "time_mlp_in", "action_out_proj"]
+)
+def test_in_bfloat16_what_computes_in_float32_keeps_its_precision(part):
+    seen, words, start = pictures(2), prompt(9), noise()
+    drawn = []
+    for model in (mixed(), mixed(raised=part)):
+        before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+        runs = engine(model, dtype="bfloat16")
+        drawn.append(runs.act(runs.encode(seen), words, noise=start).actions)
+        for name, parameter in runs._model.named_parameters():
+            assert parameter.dtype == before[name].dtype
+            assert torch.equal(parameter, before[name])
+    assert not torch.equal(*drawn)
+
+
+def test_a_model_of_mixed_types_runs_in_float32():
+    seen, words, start = pictures(2), prompt(9), noise()
+    runs = engine(mixed())
+    drawn = runs.act(runs.encode(seen), words, noise=start).actions
+    expected = mixed().float().sample_actions(views(seen), tokens(words), start)
+    torch.testing.assert_close(drawn, expected, **EXACTLY)
 
 
 def test_calls_leave_no_traces_in_later_ones():

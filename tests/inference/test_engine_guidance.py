@@ -25,7 +25,7 @@ def velocity_of(seen, words, rows):
 
 @pytest.mark.parametrize("lengths", [(9, 9), (9, 5), (5, 17)])
 @pytest.mark.parametrize("bucket", [1, 8])
-@pytest.mark.parametrize("weight", [0.0, 1.0, 2.5])
+@pytest.mark.parametrize("weight", [0.0, 2.5])
 def test_two_prompts_are_mixed_in_every_step(lengths, bucket, weight):
     seen, start = pictures(2), noise(2)
     words, without = prompt(lengths[0]), prompt(lengths[1], seed=1)

@@ -16,7 +16,8 @@ from vla_nodes.inference.engine import EngineOptions
         ({"steps": -1}, r"steps -1, expected 1 or more"),
         ({"bucket": 0}, r"bucket 0, expected 1 or more"),
         ({"real_time": "off"}, r"real_time 'off', expected trained or guided"),
-        ({"max_guidance": float("nan")}, r"max_guidance nan, expected above 0"),
+        ({"max_guidance": float("nan")}, r"max_guidance nan, expected above 0 and finite"),
+        ({"max_guidance": float("inf")}, r"max_guidance inf, expected above 0 and finite"),
         ({"device": "gpu"}, r"device 'gpu', expected"),
     ],
 )
@@ -40,7 +41,8 @@ def test_a_device_that_is_not_here_is_refused():
         ({"prompt": [0] * 65}, r"prompt of 65 tokens, expected 1 to 64"),
         ({"prompt": [512]}, r"prompt with tokens 512 to 512, expected 0 to 511"),
         ({"unconditional": [-1, 3]}, r"prompt with tokens -1 to 3, expected 0 to 511"),
-        ({"noise": normal(8, 8)}, r"noise \(8, 8\), expected \(K, 8, 8\)"),
+        ({"noise": normal(8, 8)}, r"noise \(8, 8\), expected \(K, 8, 8\), K at least 1"),
+        ({"noise": normal(0, 8, 8)}, r"noise \(0, 8, 8\), expected \(K, 8, 8\), K at least 1"),
         ({"decided": normal(9, 8)}, r"decided \(9, 8\), expected \(1 to 8, 8\)"),
         ({"decided": normal(2, 7)}, r"decided \(2, 7\), expected \(1 to 8, 8\)"),
         (

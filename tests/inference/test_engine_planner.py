@@ -50,6 +50,13 @@ def test_text_is_no_longer_than_asked(limit):
     assert runs.plan(runs.encode(seen), words, limit) == expected
 
 
+@pytest.mark.parametrize("limit", [0, LIMIT + 1])
+def test_a_limit_the_model_was_not_made_for_is_refused(limit):
+    runs = engine()
+    with pytest.raises(ValueError, match=rf"limit {limit}, expected 1 to {LIMIT}"):
+        runs.plan(runs.encode(pictures(1)), prompt(9), limit)
+
+
 def test_plans_leave_no_traces_in_later_ones():
     runs = engine(bucket=16)
     first, second = (runs.encode(pictures(2, seed)) for seed in (0, 1))

@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from vla_nodes.models import tokenizer as module
 from vla_nodes.models.errors import CheckpointError
-from vla_nodes.models.tokenizer import Tokenizer, pad
+from vla_nodes.models.padding import pad
+from vla_nodes.models.tokenizer import Tokenizer
 
 ODD = ["Tür öffnen 开门 🤖", "", " ", "a\tb\r\n\n c", "<loc0001>", "12 255;\nAction: "]
 

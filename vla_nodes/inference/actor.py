@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vla_nodes.inference.expert import Expert, Modulations
+from vla_nodes.inference.fused_layers import bias_of
 from vla_nodes.inference.guidance import guided_velocity
 from vla_nodes.inference.language import Language
 
@@ -61,7 +62,7 @@ class Actor:
             Actions (K, T, A) float32, and with ``hidden`` the first prompt's (F + L, W).
         """
         candidates, count, _ = noise.shape
-        cache, ends, mask, hidden = self._prefix(
+        cache, ends, bias, hidden = self._prefix(
             features, ids, lengths, candidates, count, padded=padded
         )
         rope = self.expert.rope(ends, count)
@@ -72,8 +73,8 @@ class Actor:
         def velocity(x: Tensor, step: int) -> Tensor:
             modulations = self.modulations.at(step, given)
             if len(ids) == 1:
-                return self.expert.velocity(x, modulations, rope, cache, mask)
-            both = self.expert.velocity(torch.cat([x, x]), modulations, rope, cache, mask)
+                return self.expert.velocity(x, modulations, rope, cache, bias)
+            both = self.expert.velocity(torch.cat([x, x]), modulations, rope, cache, bias)
             wanted, unwanted = both.chunk(2)
             return unwanted + guidance * (wanted - unwanted)
 
@@ -110,7 +111,7 @@ class Actor:
         bfloat16 and 46 ms against 43 ms in float32. As one sequence under a mask: 55 ms.
 
         Returns:
-            The cache, (B·K,) where prefixes end, what is there, and last hidden states.
+            The cache, (B·K,) where prefixes end, what ``attend`` takes, and last hidden states.
         """
         embeds = self.language.embed(ids)
         embeds = torch.cat([features.expand(len(ids), -1, -1), embeds], dim=1)
@@ -133,4 +134,5 @@ class Actor:
         if mask is not None:
             mask = functional.pad(mask, (0, count), value=True)
             mask = mask.repeat_interleave(candidates, dim=0)
-        return cache.flatten(2, 3), ends.repeat_interleave(candidates), mask, hidden
+        bias = bias_of(mask, embeds.dtype)
+        return cache.flatten(2, 3), ends.repeat_interleave(candidates), bias, hidden

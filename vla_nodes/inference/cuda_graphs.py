@@ -12,6 +12,9 @@ from torch import Tensor
 
 Function = Callable[..., tuple[Tensor, ...]]
 
+MOST_GRAPHS = 64
+"""A robot needs some thirty: four for each length of prompts. Beyond, functions run as they are."""
+
 WARM_UPS = 3
 """Runs before a capture, in which libraries allocate and compile what they need."""
 
@@ -40,6 +43,7 @@ class CudaGraphs:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self._stream = torch.cuda.Stream(device)
         self._graphs: dict[
             Hashable, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], tuple[Tensor, ...]]
         ] = {}
@@ -49,10 +53,11 @@ class CudaGraphs:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, key: Hashable, function: Function, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Runs ``function`` on ``inputs``, which may lie on the host."""
+        """Runs ``function`` on ``inputs``."""
         if key not in self._graphs:
-            with torch.cuda.device(self._device):
-                self._graphs[key] = self._capture(function, inputs)
+            if len(self._graphs) >= MOST_GRAPHS:
+                return function(*inputs)
+            self._graphs[key] = self._capture(function, inputs)
         graph, places, outputs = self._graphs[key]
         for place, given in zip(places, inputs, strict=True):
             place.copy_(given, non_blocking=True)
@@ -61,21 +66,25 @@ class CudaGraphs:
 
     def state[State](self, key: Hashable, make: Callable[[], State]) -> State:
         """Tensors that functions share; the same for a key, as graphs hold their addresses."""
-        if key not in self._states:
-            self._states[key] = make()
-        return self._states[key]  # type: ignore[return-value]
+        if key in self._states:
+            return self._states[key]  # type: ignore[return-value]
+        state = make()
+        if len(self._graphs) < MOST_GRAPHS:
+            self._states[key] = state
+        return state
 
     def _capture(
         self, function: Function, inputs: tuple[Tensor, ...]
     ) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], tuple[Tensor, ...]]:
         places = tuple(given.to(self._device, copy=True) for given in inputs)
-        stream = torch.cuda.Stream(self._device)
-        stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                function(*places)
-        torch.cuda.current_stream(self._device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            outputs = function(*places)
+        with torch.cuda.device(self._device):
+            # Libraries keep memory for each stream: what is captured is warm where it was run.
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                for _ in range(WARM_UPS):
+                    function(*places)
+            torch.cuda.current_stream().wait_stream(self._stream)
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                outputs = function(*places)
         return graph, places, outputs

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vla_nodes.inference.actor import Actor
 from vla_nodes.inference.cuda_graphs import CudaGraphs, Directly
@@ -20,6 +20,7 @@ from vla_nodes.inference.engine_options import DTYPES, EngineOptions
 from vla_nodes.inference.expert import Expert, Modulations
 from vla_nodes.inference.language import Language
 from vla_nodes.inference.planner import Planner
+from vla_nodes.models.gemma import AdaptiveRmsNorm, RmsNorm
 from vla_nodes.models.pi05 import Pi05
 
 STATIC_BUCKET = 32
@@ -66,7 +67,7 @@ class Pi05Engine:
         steps = options.steps or model.config.steps
         model.eval().requires_grad_(False)
         modulations = Modulations(model, steps, dtype, device)
-        self._model = model.to(device, dtype)
+        self._model = _convert(model, device, dtype)
         self._device, self._dtype = device, dtype
         graphs = device.type == "cuda" and options.cuda_graphs
         self._run = CudaGraphs(device) if graphs else Directly()
@@ -108,7 +109,8 @@ class Pi05Engine:
             raise ValueError(
                 f"pictures {tuple(pictures.shape)}, expected (V, 3, {side}, {side}), V at least 1"
             )
-        (features,) = self._run(("encode", len(pictures)), self._see, self._there(pictures))
+        pixels = self._there(pictures.float())
+        (features,) = self._run(("encode", len(pictures)), self._see, pixels)
         return features
 
     @torch.no_grad()
@@ -146,8 +148,10 @@ class Pi05Engine:
         shape = (self.options.candidates, self.config.chunk, self.config.max_action_dim)
         if noise is None:
             noise = torch.randn(shape, generator=self._generator, device=self._device)
-        elif noise.ndim != 3 or noise.shape[1:] != shape[1:]:
-            raise ValueError(f"noise {tuple(noise.shape)}, expected (K, {shape[1]}, {shape[2]})")
+        elif noise.ndim != 3 or not len(noise) or noise.shape[1:] != shape[1:]:
+            raise ValueError(
+                f"noise {tuple(noise.shape)}, expected (K, {shape[1]}, {shape[2]}), K at least 1"
+            )
         trained = self.options.real_time == "trained"
         old = (
             () if decided is None else decided_actions(decided, delay, self.config, trained=trained)
@@ -173,13 +177,22 @@ class Pi05Engine:
             The tokens before the end token, or before the limit.
 
         Raises:
-            ValueError: A shape or token does not fit the model.
+            ValueError: A shape or token does not fit the model, or the limit.
         """
-        limit = limit or self.config.max_subtask_tokens
+        most = self.config.max_subtask_tokens
+        limit = most if limit is None else limit
+        if not 0 < limit <= most:
+            raise ValueError(f"limit {limit}, expected 1 to {most}")
+        return self._write(features, prompt, limit, self.options.end_token)
+
+    def _write(
+        self, features: Tensor, prompt: Sequence[int], limit: int, end: int | None
+    ) -> list[int]:
+        most = self.config.max_subtask_tokens
         ids, length, padded = self._prompts(features, [prompt])
-        key = (len(features), ids.shape[1], limit, padded)
+        key = (len(features), ids.shape[1], padded)
         total = len(features) + ids.shape[1]
-        state = self._run.state(key, lambda: self._planner.decoding(total, limit))
+        state = self._run.state(key, lambda: self._planner.decoding(total, most))
         begin = functools.partial(self._planner.begin, state, padded=padded)
         advance = functools.partial(self._planner.advance, state)
         self._run(("begin", *key), begin, *map(self._there, (features, ids, length)))
@@ -187,8 +200,8 @@ class Pi05Engine:
         done = 1
         while True:
             written: list[int] = state.written[:done].tolist()
-            if self.options.end_token in written:
-                return written[: written.index(self.options.end_token)]
+            if end in written:
+                return written[: written.index(end)]
             if done == limit:
                 return written
             until = min(limit, done + self._look_every)
@@ -225,6 +238,7 @@ class Pi05Engine:
         (scores,) = self._run(key, function, *map(self._there, inputs))
         return scores
 
+    @torch.no_grad()
     def warm(
         self,
         views: int,
@@ -257,7 +271,8 @@ class Pi05Engine:
             if texts:
                 self.score(features, prompt, texts)
             else:
-                self.plan(features, prompt)
+                # No end, or the first token might be it, and the step to the next stays cold.
+                self._write(features, prompt, min(2, self.config.max_subtask_tokens), end=None)
         self._generator.set_state(state)
 
     def _there(self, x: Tensor) -> Tensor:
@@ -271,3 +286,14 @@ class Pi05Engine:
         most = self.config.max_prompt_tokens
         ids, lengths = pad_tokens(prompts, "prompt", self.config, most, self._bucket)
         return ids, lengths, self._bucket > 1 or len(set(map(len, prompts))) > 1
+
+
+def _convert(model: Pi05, device: torch.device, dtype: torch.dtype) -> Pi05:
+    """Moves and converts; in bfloat16, what computes in float32 keeps the type it has."""
+    exact: list[nn.Module] = [model.time_mlp_in, model.time_mlp_out, model.action_out_proj]
+    exact += [part for part in model.modules() if isinstance(part, (RmsNorm, AdaptiveRmsNorm))]
+    keeps = {parameter for part in exact for parameter in part.parameters()}
+    for parameter in model.parameters():
+        kept = dtype == torch.bfloat16 and parameter in keeps
+        parameter.data = parameter.data.to(device, parameter.dtype if kept else dtype)
+    return model.to(device)  # the buffers

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How an engine is to run."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,8 +59,8 @@ class EngineOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} {value}, expected 1 or more")
-        if not self.max_guidance > 0:
-            raise ValueError(f"max_guidance {self.max_guidance}, expected above 0")
+        if not 0 < self.max_guidance < math.inf:
+            raise ValueError(f"max_guidance {self.max_guidance}, expected above 0 and finite")
         try:
             kind = torch.device(self.device).type
         except RuntimeError as error:

@@ -114,7 +114,7 @@ class Expert:
         modulations: Sequence[Modulation],
         rope: tuple[Tensor, Tensor],
         cache: Tensor,
-        mask: Tensor | None,
+        bias: Tensor | None,
     ) -> Tensor:
         """Predicts the velocity of noisy actions.
 
@@ -124,7 +124,7 @@ class Expert:
             rope: Of the actions.
             cache: (layers, 2, R, kv_heads, N + T, head_dim), the prefix's keys and values, and
                 places for the actions' own, which are written.
-            mask: (R, 1, 1, N + T) bool, True where there is something; None for everywhere.
+            bias: (R, 1, 1, N + T), as ``attend`` takes it.
 
         Returns:
             (R, T, A) float32.
@@ -141,7 +141,7 @@ class Expert:
             else:
                 keys[:, :, -count:] = own_keys
                 values[:, :, -count:] = own_values
-            seen = attend(queries, keys, values, mask)
+            seen = attend(queries, keys, values, bias)
             x = self._after(x, seen, first.gate, second, layer)
         hidden = modulations[-1](x)
         return functional.linear(hidden.float(), self._out_weight, self._out_bias)

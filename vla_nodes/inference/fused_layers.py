@@ -101,7 +101,25 @@ def keys_and_values(
     return rotate(keys, rope).transpose(1, 2), values.transpose(1, 2)
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+def bias_of(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """What attention adds to its scores, made once and not by every layer in every step.
+
+    Args:
+        mask: (..., M) bool, True where a query sees a key; None for everywhere.
+        dtype: Of the queries.
+
+    Returns:
+        (..., M), 0 or minus infinity; its rows begin at multiples of 16, without which PyTorch
+        copies it at every use on CUDA.
+    """
+    if mask is None:
+        return None
+    count = mask.shape[-1]
+    mask = functional.pad(mask, (0, -count % 16))
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, float("-inf"))[..., :count]
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
     """Attention with the query heads that share keys and values laid out as further queries.
 
     With one head of keys and values, as Gemma has it, that moves nothing in memory, a key is read
@@ -113,24 +131,24 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
         queries: (B, N, heads, head_dim).
         keys: (B, kv_heads, M, head_dim).
         values: Likewise.
-        mask: (B, 1, N or 1, M) bool, True where a query sees a key; None for everywhere.
+        bias: (B, 1, N or 1, M), from ``bias_of``; None where every query sees every key.
 
     Returns:
         (B, N, heads · head_dim).
     """
     count, groups = queries.shape[1], queries.shape[2] // keys.shape[1]
     folded = queries.unflatten(2, (-1, groups)).transpose(1, 2).flatten(2, 3)
-    if mask is not None and mask.shape[2] > 1:
-        mask = mask.repeat_interleave(groups, dim=2)
+    if bias is not None and bias.shape[2] > 1:
+        bias = bias.repeat_interleave(groups, dim=2)
     if folded.dtype == torch.bfloat16 and folded.device.type == "cpu":
-        seen = _attend_by_products(folded, keys, values, mask)
+        seen = _attend_by_products(folded, keys, values, bias)
     else:
-        seen = functional.scaled_dot_product_attention(folded, keys, values, mask)
+        seen = functional.scaled_dot_product_attention(folded, keys, values, bias)
     return seen.unflatten(2, (count, groups)).transpose(1, 2).flatten(2)
 
 
 def _attend_by_products(
-    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
+    queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None
 ) -> Tensor:
     """Attention as it is written, for bfloat16 on a CPU, where PyTorch's fused kernel is slower.
 
@@ -138,8 +156,8 @@ def _attend_by_products(
     prefix. In float32, and on a GPU, the fused kernels are the faster ones.
     """
     scores = (queries * queries.shape[-1] ** -0.5) @ keys.mT
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
+    if bias is not None:
+        scores = scores + bias
     return scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
 
 

@@ -11,6 +11,7 @@ from vla_nodes.inference.fused_layers import (
     FusedLayer,
     Heads,
     attend,
+    bias_of,
     fuse,
     keys_and_values,
     mlp,
@@ -72,7 +73,8 @@ class Language:
         Args:
             x: (B, N, W) embeddings.
             positions: (B, N).
-            mask: As ``attend`` takes it.
+            mask: (B or 1, 1, N or 1, M) bool, True where a token sees another; None for
+                everywhere.
             store: Keeps keys and values.
             rows: (R,) the tokens whose last hidden states are wanted; None for all.
             hidden: Whether any are. The last layer's attention and MLP serve nothing but its
@@ -81,14 +83,14 @@ class Language:
         Returns:
             (B, N or R, W), normed; None without ``hidden``.
         """
-        rope = rope_at(positions, self.size.head_dim, x.dtype)
+        rope, bias = rope_at(positions, self.size.head_dim, x.dtype), bias_of(mask, x.dtype)
         last = len(self.layers) - 1
         for number, (layer, (first, second)) in enumerate(
             zip(self.layers[:last], self.scales, strict=False)
         ):
             queries, keys, values = self._before(x, first, layer, self.heads, rope)
             keys, values = store(number, keys, values)
-            x = self._after(x, attend(queries, keys, values, mask), second, layer)
+            x = self._after(x, attend(queries, keys, values, bias), second, layer)
         layer, (first, second) = self.layers[last], self.scales[last]
         normed = _norm(x, first)
         keys, values = store(last, *keys_and_values(normed, layer.qkv, self.heads, rope))
@@ -96,7 +98,7 @@ class Language:
             return None
         if rows is not None:
             x, normed, rope = x[:, rows], normed[:, rows], (rope[0][:, rows], rope[1][:, rows])
-        seen = attend(queries_of(normed, layer.qkv, self.heads, rope), keys, values, mask)
+        seen = attend(queries_of(normed, layer.qkv, self.heads, rope), keys, values, bias)
         return _norm(self._after(x, seen, second, layer), self.final_scale)
 
 

@@ -13,10 +13,12 @@ from vla_nodes.models.lerobot_format import read_config
 from vla_nodes.models.normalization import Normalization
 from vla_nodes.models.robot_interface import RobotInterface
 from vla_nodes.models.scaling import Scaling, numbered
+from vla_nodes.models.stored_tensors import stored_tensors
+from vla_nodes.models.tokenizer import TOKENIZER, Tokenizer
 
 
 def check_folder(folder: Path, contract: Contract, options: PolicyOptions) -> None:
-    """Checks all of a checkpoint but its weights and its tokenizer.
+    """Checks all of a checkpoint but the values and shapes of its weights.
 
     Raises:
         CheckpointError: Something is missing or damaged, is of another robot, or was not trained
@@ -37,6 +39,9 @@ def check_folder(folder: Path, contract: Contract, options: PolicyOptions) -> No
             "'guided' or 'off'"
         )
     fit_normalization(Normalization.read(folder), contract)
+    Tokenizer.read(folder / TOKENIZER)
+    if not any(stored_tensors(folder)):
+        raise CheckpointError(f"{folder} has no weights")
 
 
 def fit_robot(robot: RobotInterface | None, contract: Contract) -> RobotInterface:

@@ -38,11 +38,10 @@ class Planner:
         size, embedding = self.language.size, self.language.embedding
         shape = (size.depth, 2, 1, size.kv_heads, total + limit, size.head_dim)
         return Decoding(
-            # Zeros, as what is masked is multiplied by 0, and that must not be NaN.
-            cache=embedding.new_zeros(shape),
-            there=embedding.new_zeros((1, 1, 1, total + limit), dtype=torch.bool),
-            end=embedding.new_zeros((1,), dtype=torch.long),
-            written=embedding.new_zeros((limit,), dtype=torch.long),
+            cache=embedding.new_empty(shape),
+            there=embedding.new_empty((1, 1, 1, total + limit), dtype=torch.bool),
+            end=embedding.new_empty((1,), dtype=torch.long),
+            written=embedding.new_empty((limit,), dtype=torch.long),
         )
 
     def begin(
@@ -63,11 +62,13 @@ class Planner:
             state.cache[number, 1, :, :, : keys.shape[2]] = values
             return keys, values
 
+        # What is masked is multiplied by 0, and must not be what another call left: NaN, perhaps.
+        state.cache[..., -len(state.written) :, :] = 0.0
         last, end, _ = self._prefix(features, ids, length, store, padded=padded)
         places = torch.arange(state.there.shape[-1], device=end.device)
         state.there.copy_((places < end)[None, None, None])
         state.end.copy_(end)
-        state.written[:1] = self.language.logits(last[0, 0]).argmax(-1)
+        state.written[:1] = self.language.logits(last[0]).argmax(-1)
         return ()
 
     def advance(self, state: Decoding, index: Tensor) -> tuple[Tensor, ...]:

@@ -31,9 +31,9 @@ from vla_nodes.models.pi05 import Pi05
 from vla_nodes.models.pi05_config import Pi05Config
 from vla_nodes.models.prompts import ACTION_MARK
 from vla_nodes.models.robot_interface import RobotInterface
-from vla_nodes.models.tokenizer import Tokenizer
+from vla_nodes.models.stored_tensors import FILE
+from vla_nodes.models.tokenizer import TOKENIZER, Tokenizer
 from vla_nodes.models.weights import (
-    FILE,
     KeyReport,
     check_finite,
     compare,
@@ -52,7 +52,6 @@ __all__ = [
     "write_checkpoint",
 ]
 
-TOKENIZER = "tokenizer"
 
 # Where the model computes in float32 whatever the type of the rest: their weights keep it.
 _FLOAT32 = re.compile(r"language_model\..*norm\.weight|\.dense\.|^time_mlp_|^action_out_proj")

@@ -5,7 +5,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 from safetensors import SafetensorError, safe_open
 
@@ -61,8 +61,12 @@ def is_tensor_file(name: Any) -> TypeGuard[str]:
     return isinstance(name, str) and bool(re.fullmatch(r"[\w.-]{1,200}\.safetensors", name))
 
 
-def open_tensors(path: Path) -> safe_open:
+def open_tensors(path: Path, framework: Literal["pt", "numpy"] = "pt") -> safe_open:
     """A safetensors file, of which only the header has been read.
+
+    Args:
+        path: Of the file.
+        framework: Of the tensors that will be read; "numpy" loads no PyTorch.
 
     Raises:
         CheckpointError: It is missing or damaged.
@@ -76,7 +80,7 @@ def open_tensors(path: Path) -> safe_open:
                 f"{path} is no safetensors file: its header would have {header} bytes, "
                 f"expected at most {_MAX_HEADER}"
             )
-        return safe_open(path, framework="pt", backend="pread")
+        return safe_open(path, framework=framework, backend="pread")
     except (OSError, SafetensorError) as error:
         raise damaged(path, error) from error
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import tokenizers
-import torch
-from torch import Tensor
 
 from vla_nodes.models.errors import CheckpointError, faults_of
 from vla_nodes.models.files import read_object, read_text, write_object, write_text
+
+TOKENIZER = "tokenizer"
+"""Folder of the tokeniser in a checkpoint."""
 
 _FILE = "tokenizer.json"
 _CONFIG = "tokenizer_config.json"
@@ -118,23 +119,6 @@ class Tokenizer:
                 f'as "{name}_token"'
             )
         return found
-
-
-def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Rows of tokens, filled up on the right.
-
-    Args:
-        rows: B rows.
-        pad_id: Fills them.
-
-    Returns:
-        Tokens (B, L) int64 and (B, L) bool, True where a token is a row's own; L is the length
-        of the longest row.
-    """
-    lengths = torch.tensor([len(row) for row in rows])
-    longest = int(lengths.max())
-    tokens = torch.tensor([[*row, *[pad_id] * (longest - len(row))] for row in rows])
-    return tokens.long(), torch.arange(longest) < lengths[:, None]
 
 
 def _special_tokens(folder: Path) -> dict[str, str]:

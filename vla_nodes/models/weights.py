@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The weights of a pi0.5 in safetensors, under LeRobot's names, openpi's, or our own.
 
-What a file holds is compared with the model by its header, before anything is read. No other
-format is read: pickled weights run whatever code they carry.
+What a file holds is compared with the model by its header, before anything is read.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,37 +14,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vla_nodes.models.errors import CheckpointError
-from vla_nodes.models.files import damaged, is_tensor_file, open_tensors, read_object
+from vla_nodes.models.files import damaged, open_tensors
+from vla_nodes.models.stored_tensors import PREFIX, Stored, few, stored_tensors
 
-FILE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 EMBEDDING = "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"
 HEAD = "paligemma_with_expert.paligemma.lm_head.weight"
 DEAD_HEAD = "paligemma_with_expert.gemma_expert.lm_head.weight"
 """Of the expert, which writes no text; LeRobot builds it and never uses it."""
 
-_PREFIX = "model."  # of LeRobot's policy, which holds the model under that name
 _DEAD = (DEAD_HEAD, "state_proj.")  # the latter is of pi0, which was converted along
 _RENAMED = {"action_time_mlp_in.": "time_mlp_in.", "action_time_mlp_out.": "time_mlp_out."}
 _DTYPES = ("F64", "F32", "F16", "BF16")
-_PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A tensor in a file.
-
-    Attributes:
-        file: Where it lies.
-        key: Its name there.
-        shape: Of it.
-        dtype: As safetensors names it.
-    """
-
-    file: Path
-    key: str
-    shape: tuple[int, ...]
-    dtype: str
 
 
 @dataclass(frozen=True)
@@ -85,7 +64,7 @@ class KeyReport:
             "ignored": self.ignored,
         }
         found = [f"{len(self.loaded)} of {total} tensors"]
-        found += [f"{len(names)} {kind}: {_few(names)}" for kind, names in kinds.items() if names]
+        found += [f"{len(names)} {kind}: {few(names)}" for kind, names in kinds.items() if names]
         return "; ".join(found)
 
 
@@ -106,7 +85,7 @@ def compare(
         CheckpointError: The weights do not fit, are missing, or damaged.
     """
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    stored = {tensor.key.removeprefix(_PREFIX): tensor for tensor in _list_tensors(folder)}
+    stored = {tensor.key.removeprefix(PREFIX): tensor for tensor in stored_tensors(folder)}
     found: dict[str, Stored] = {}
     seen: set[str] = set()
     unexpected, wrong, aliased, ignored = [], [], [], []
@@ -168,7 +147,7 @@ def check_finite(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     extremes = {name: torch.stack(tensor.aminmax()) for name, tensor in tensors.items()}
     bad = [name for name, values in extremes.items() if not values.isfinite().all()]
     if bad:
-        raise CheckpointError(f"{folder}: weights are not finite numbers: {_few(bad)}")
+        raise CheckpointError(f"{folder}: weights are not finite numbers: {few(bad)}")
 
 
 def save_weights(
@@ -188,9 +167,9 @@ def save_weights(
     Raises:
         OSError: The disk refused.
     """
-    named = {_PREFIX + (HEAD if name == EMBEDDING else name): t for name, t in tensors.items()}
+    named = {PREFIX + (HEAD if name == EMBEDDING else name): t for name, t in tensors.items()}
     if dead_head:
-        named[_PREFIX + DEAD_HEAD] = torch.zeros(dead_head, dtype=torch.bfloat16)
+        named[PREFIX + DEAD_HEAD] = torch.zeros(dead_head, dtype=torch.bfloat16)
     try:
         save_file(
             {key: t.detach().contiguous() for key, t in named.items()}, file, {"format": "pt"}
@@ -206,56 +185,6 @@ def _name(key: str) -> str:
         if key.startswith(theirs):
             return key.replace(theirs, ours, 1)
     return key
-
-
-def _few(names: Sequence[str]) -> str:
-    few = ", ".join(f"{name:.200}" for name in names[:3])
-    return few + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _list_tensors(folder: Path) -> Iterator[Stored]:
-    """Of all files; a key that two of them have is an error."""
-    seen: set[str] = set()
-    for file, expected in _read_index(folder).items():
-        with open_tensors(file) as tensors:
-            keys = list(tensors.keys())
-            if expected is not None and expected != set(keys):
-                raise CheckpointError(
-                    f"{file} does not hold the tensors that {INDEX} says: "
-                    f"{_few(sorted(expected ^ set(keys)))}"
-                )
-            for key in keys:
-                part = tensors.get_slice(key)
-                if key.removeprefix(_PREFIX) in seen:
-                    raise CheckpointError(f"{file}: tensor {key:.200} is there twice")
-                seen.add(key.removeprefix(_PREFIX))
-                yield Stored(file, key, tuple(part.get_shape()), part.get_dtype())
-
-
-def _read_index(folder: Path) -> dict[Path, set[str] | None]:
-    """Files of weights with the keys that the index gives to them; None without an index."""
-    if (folder / FILE).exists():
-        return {folder / FILE: None}
-    index = folder / INDEX
-    if not index.exists():
-        pickled = [path.name for path in sorted(folder.iterdir()) if path.suffix in _PICKLED]
-        if pickled:
-            raise CheckpointError(
-                f"{folder} has its weights in {pickled[0]:.100}, which may run code when it is "
-                f"read; expected {FILE}"
-            )
-        raise CheckpointError(f"{folder / FILE} is missing")
-    places = read_object(index).get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise CheckpointError(f"{index} has no weight_map from tensors to files")
-    files: dict[Path, set[str]] = {}
-    for key, name in places.items():
-        if not is_tensor_file(name):
-            raise CheckpointError(
-                f"{index} puts {key:.200} into {name!r:.200}, expected a .safetensors beside it"
-            )
-        files.setdefault(folder / name, set()).add(key)
-    return {**files}
 
 
 def _tensor(tensors: safe_open, stored: Stored) -> Tensor:

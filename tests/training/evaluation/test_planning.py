@@ -3,8 +3,8 @@ import pytest
 import torch
 from evaluation_samples import make_model
 
+from vla_nodes.models.padding import pad
 from vla_nodes.models.pi05 import Tokens, Views
-from vla_nodes.models.tokenizer import pad
 from vla_training.evaluation.planning import Seen, choose_subtasks, write_subtasks
 
 EOS = 2

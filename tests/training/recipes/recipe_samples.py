@@ -14,6 +14,7 @@ from torch import nn
 
 from vla_training.data.labels.metadata import read_info
 from vla_training.data.loading.collation import Batch
+from vla_training.data.loading.dataset_schema import dataset_schema
 from vla_training.data.loading.frame_scaling import frame_scaling
 from vla_training.data.loading.frame_table import read_frame_table
 from vla_training.data.loading.training_set import Item
@@ -63,7 +64,8 @@ def make_tokenizers(dataset: Path, folder: Path, chunk: int) -> None:
     table = read_frame_table(dataset, info["features"], info["fps"], range(info["total_episodes"]))
     texts = set(table.task.texts), set(table.subtask.texts)
     fit_tokenizer(*texts, vocabulary=560).write(folder / "tokenizer")
-    scaling = frame_scaling([table], SCHEMA, "quantile").action
+    schema = dataset_schema(dataset, info, None)
+    scaling = frame_scaling([table], schema, "quantile").action
     chunks = scaling.normalise(read_chunks(table, chunk, 10_000))
     FastTokenizer.fit(chunks, 512).write(folder / "fast")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from recipe_samples import SUBTASKS, cli, logged, make_dataset
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from vla_nodes.models.checkpoint import load_model, read_checkpoint
 from vla_nodes.models.weights import save_weights
@@ -19,6 +19,7 @@ from vla_training.recipes import policy
 from vla_training.recipes.run_state import newest_state
 from vla_training.recipes.train import main
 from vla_training.tokens.fast import FastTokenizer
+from vla_training.tokens.fit_tokenizer import fit_tokenizer
 
 VISION = "paligemma_with_expert.paligemma.model.vision_tower."
 VLM = "paligemma_with_expert.paligemma."
@@ -177,6 +178,58 @@ def test_a_resumed_policy_is_the_uninterrupted_one(sample, tmp_path):
     assert logged(parts, "train/loss") == logged(whole, "train/loss")
 
 
+def test_a_training_is_resumed_on_the_same_data_and_tokenisers_only(sample, tmp_path, capsys):
+    def resumed(**changes):
+        words = [w for name, value in changes.items() for w in (f"--{name}", str(value))]
+        return main(["policy", "--resume", "--out", str(tmp_path / "run"), *words])
+
+    assert cli(sample, tmp_path / "run", "joint", steps=1) == 0
+    moved = shutil.copytree(sample, tmp_path / "moved")
+    assert resumed(dataset=moved / "data", tokenizer=moved / "tokenizer") == 0
+    other = make_dataset(tmp_path / "other/data", seed=1)
+    capsys.readouterr()
+    assert resumed(dataset=other) == 1
+    assert "normalization.json was" in capsys.readouterr().err
+    fit_tokenizer({"other words"}, set(SUBTASKS), vocabulary=560).write(tmp_path / "tokenizer")
+    assert resumed(tokenizer=tmp_path / "tokenizer") == 1
+    assert "tokenizer/tokenizer.json was" in capsys.readouterr().err
+
+
+def test_a_published_base_brings_neither_statistics_nor_tokeniser(
+    planner, sample, tmp_path, capsys
+):
+    base = shutil.copytree(planner / "checkpoint", tmp_path / "base")
+    shutil.rmtree(base / "tokenizer")
+    (base / "normalization.json").unlink()
+    assert cli(sample, tmp_path / "run", "joint", init=base) == 1
+    assert "has no tokeniser; give the model's own by --tokenizer" in capsys.readouterr().err
+    words = ["--tokenizer", str(sample / "tokenizer")]
+    options = {"init": base, "steps": 1, "learning_rate": 1e-12, "weight_decay": 0, "ema": 0}
+    assert cli(sample, tmp_path / "run", "joint", *words, **options) == 0
+    one, other = weights(planner / "checkpoint"), weights(tmp_path / "run/checkpoint")
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], atol=1e-9, rtol=1e-6)
+    large = tmp_path / "large"
+    fit_tokenizer({"a b c d e"}, {chr(k) for k in range(300, 900)}, vocabulary=1400).write(large)
+    assert cli(sample, tmp_path / "no", "joint", "--tokenizer", str(large), init=base) == 1
+    assert "expected the tokeniser that the checkpoint was trained with" in capsys.readouterr().err
+    words += ["--fast", str(sample / "fast")]
+    fast = FastTokenizer.read(sample / "fast").size
+    rows = read_checkpoint(planner / "checkpoint").config.vocabulary
+    assert cli(sample, tmp_path / "no", "planner-fast", *words, init=base) == (fast > rows - 128)
+
+
+def test_weights_that_do_not_fit_are_named_before_the_data_are_read(
+    planner, sample, tmp_path, capsys
+):
+    base = shutil.copytree(planner / "checkpoint", tmp_path / "base")
+    kept = load_file(base / "model.safetensors")
+    gone = next(name for name in kept if "time_mlp_in" in name)
+    save_file({n: w for n, w in kept.items() if n != gone}, base / "model.safetensors")
+    assert cli(sample, tmp_path / "run", "joint", init=base, cameras="none") == 1
+    assert "time_mlp_in" in capsys.readouterr().err
+
+
 def test_labels_are_told_where_there_are_some(sample, tmp_path):
     labelled = tmp_path / "sample"
     shutil.copytree(sample, labelled)
@@ -264,6 +317,15 @@ def test_wild_weights_stop_with_the_step_and_the_loss(planner, sample, tmp_path,
     save_weights(init / "model.safetensors", wild, None)
     assert cli(sample, tmp_path / "run", "joint", init=init) == 1
     assert "step 1: the loss 'text' is nan" in capsys.readouterr().err
+
+
+def test_an_error_without_a_text_is_told_by_its_kind(sample, tmp_path, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(policy, "train", fail)
+    assert cli(sample, tmp_path / "run", "planner") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "vla-train: BrokenPipeError()"
 
 
 def test_an_interrupted_training_says_how_to_go_on(sample, tmp_path, capsys, monkeypatch):

@@ -4,7 +4,13 @@ import torch
 
 from vla_training.recipes import run_state
 from vla_training.recipes.errors import TrainingError
-from vla_training.recipes.run_state import newest_state, read_about, read_part, write_state
+from vla_training.recipes.run_state import (
+    checksum,
+    newest_state,
+    read_about,
+    read_part,
+    write_state,
+)
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1.5])}
 
@@ -48,7 +54,19 @@ def test_what_a_killed_writer_left_is_no_state(tmp_path):
     write(tmp_path, 3)
     (tmp_path / ".step-00000004.123").mkdir()
     assert newest_state(tmp_path).name == "step-00000003"
+    write(tmp_path, 4)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
     assert newest_state(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_checksum_tells_weights_that_differ_in_one_bit(dtype):
+    weights = {"a": torch.randn(50, 4).to(dtype), "b": torch.randn(3, 5).to(dtype).T}
+    copy = {name: tensor.clone() for name, tensor in weights.items()}
+    assert checksum(copy) == checksum(weights)
+    copy["a"][7, 2] = torch.nextafter(copy["a"][7, 2], torch.tensor(9.0, dtype=dtype))
+    assert checksum(copy) != checksum(weights)
+    assert checksum({"a": weights["a"], "c": weights["b"]}) != checksum(weights)
 
 
 def test_a_state_of_another_model_is_refused(tmp_path):

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import gc
+import multiprocessing
 import os
 import signal
 from dataclasses import replace
@@ -30,6 +32,7 @@ def job(objective=None, dropout=0.0, **changes):
         validation=None,
         augmentation=None,
         export=lambda: None,
+        identity={"tokenizer": "a1"},
     )
     return replace(made, **changes)
 
@@ -121,6 +124,41 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, ema):
     one, other = (newest_state(f / "state") for f in (out, tmp_path / "whole"))
     for file in one.iterdir():
         assert file.read_bytes() == (other / file.name).read_bytes()
+
+
+class Struck(ToyObjective):
+    """Ctrl-C as a terminal sends it, to the loading processes as well, at some steps."""
+
+    at = (3,)
+    step = 0
+
+    def prepare(self, batch, rngs, device):
+        self.step += 1
+        if self.step in self.at:
+            for process in (*multiprocessing.active_children(), multiprocessing.current_process()):
+                os.kill(process.pid, signal.SIGINT)
+        return super().prepare(batch, rngs, device)
+
+
+def test_ctrl_c_is_answered_once_and_loses_no_step(tmp_path, capfd):
+    assert train(job(Struck()), replace(SETTINGS, workers=2), tmp_path) == 3
+    assert newest_state(tmp_path / "state").name == "step-00000003"
+    assert capfd.readouterr().err.count("stopping after this step") == 1
+    assert not multiprocessing.active_children()
+
+
+def test_a_second_ctrl_c_stops_at_once_and_leaves_no_process(tmp_path):
+    class Twice(Struck):
+        def losses(self, model, inputs):
+            if self.step == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().losses(model, inputs)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(job(Twice()), replace(SETTINGS, workers=2), tmp_path)
+    assert newest_state(tmp_path / "state") is None
+    gc.collect()
+    assert not multiprocessing.active_children()
 
 
 def test_a_stopped_training_gives_ctrl_c_back(tmp_path):
@@ -222,8 +260,25 @@ def test_what_cannot_be_trained_is_refused(tmp_path, monkeypatch):
 
 def test_other_data_are_not_resumed_on(tmp_path):
     trained(tmp_path)
-    with pytest.raises(TrainingError, match="a training on 30 items, there are 31"):
+    with pytest.raises(TrainingError, match="another training: items was 30, and is 31"):
         train(job(items=toy_items(31)), SETTINGS, tmp_path, resume=True)
+    with pytest.raises(TrainingError, match="tokenizer was 'a1', and is 'b2'"):
+        train(job(identity={"tokenizer": "b2"}), SETTINGS, tmp_path, resume=True)
+
+
+def test_a_training_is_not_resumed_on_other_untrained_weights(tmp_path):
+    def half_frozen():
+        ours = job()
+        ours.model[0].requires_grad_(False)
+        return ours
+
+    train(half_frozen(), SETTINGS, tmp_path)
+    assert train(half_frozen(), SETTINGS, tmp_path, resume=True) == 12
+    other = half_frozen()
+    with torch.no_grad():
+        other.model[0].weight[3, 1] += 1e-3
+    with pytest.raises(TrainingError, match="untrained weights was"):
+        train(other, SETTINGS, tmp_path, resume=True)
 
 
 def test_a_parameter_that_no_loss_depends_on_is_named(tmp_path):

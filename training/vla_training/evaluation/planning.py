@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vla_nodes.models.padding import pad
 from vla_nodes.models.pi05 import Pi05, Tokens, Views
-from vla_nodes.models.tokenizer import pad
 
 Ids = Sequence[int]
 

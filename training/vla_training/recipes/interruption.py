@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ctrl-C and the launcher's request to stop, heard between steps."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HEARD = b"\nstopping after this step; once more to stop at once\n"
 
 
 @contextmanager
@@ -23,6 +25,7 @@ def heard_interruption() -> Iterator[threading.Event]:
     def hear(_number: int, _frame: FrameType | None) -> None:
         asked.set()
         restore()
+        os.write(2, _HEARD)  # print may be what was interrupted
 
     for number in _SIGNALS:
         signal.signal(number, hear)

@@ -61,6 +61,8 @@ class Job:
         augmentation: Of training pictures; None for none.
         export: Writes the checkpoint with the weights that the model has at that moment; called
             by one process, whenever the state is saved.
+        identity: Digests by name of what else the weights follow from: they are those of the
+            training that is resumed.
     """
 
     model: nn.Module
@@ -69,3 +71,4 @@ class Job:
     validation: Dataset[Item] | None
     augmentation: Augmentation | None
     export: Callable[[], None]
+    identity: Mapping[str, str]

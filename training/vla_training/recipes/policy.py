@@ -16,7 +16,13 @@ from vla_training.recipes.job import Job, Prepared
 from vla_training.recipes.lora import merged_weights
 from vla_training.recipes.policy_batches import FlowDraws, PolicyBatches
 from vla_training.recipes.policy_data import PolicyData, read_data
-from vla_training.recipes.policy_model import FAST, Beginning, make_model, read_beginning
+from vla_training.recipes.policy_model import (
+    FAST,
+    Beginning,
+    digests,
+    make_model,
+    read_beginning,
+)
 from vla_training.recipes.policy_settings import PolicySettings
 from vla_training.recipes.run_folder import claim
 from vla_training.recipes.training_loop import train
@@ -62,6 +68,7 @@ def train_policy(settings: PolicySettings) -> str:
         validation=data.validation,
         augmentation=Augmentation() if settings.data.augment else None,
         export=export,
+        identity=digests(beginning, data.normalization, robot),
     )
     step = train(job, settings.loop, out, resume=settings.resume)
     if step < steps:
@@ -86,7 +93,7 @@ def make_batches(settings: PolicySettings, beginning: Beginning, data: PolicyDat
 
 def robot_of(settings: PolicySettings, data: PolicyData, beginning: Beginning) -> RobotInterface:
     """The interface of the trained policy; what is not trained is as it was before."""
-    before = beginning.checkpoint.robot if beginning.checkpoint else None
+    before = beginning.robot
     robot = data.robot
     if settings.plans:
         robot = replace(robot, action_tokens=settings.mode == "planner-fast")

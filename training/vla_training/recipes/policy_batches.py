@@ -11,11 +11,12 @@ from torch import Tensor
 
 from vla_nodes.models.flow import TIME_ALPHA, TIME_BETA, TIME_OFFSET, TIME_SCALE
 from vla_nodes.models.normalization import Normalization
+from vla_nodes.models.padding import pad
 from vla_nodes.models.pi05_batch import ActionTarget, Pi05Batch, Tokens, Views
 from vla_nodes.models.pi05_config import Pi05Config
 from vla_nodes.models.pictures import fit_pictures
 from vla_nodes.models.prompts import actor_prompt, planner_prompt, state_bins
-from vla_nodes.models.tokenizer import Tokenizer, pad
+from vla_nodes.models.tokenizer import Tokenizer
 from vla_training.data.labels.frame_labels import UNLABELLED
 from vla_training.data.loading.collation import Batch
 from vla_training.recipes.errors import TrainingError

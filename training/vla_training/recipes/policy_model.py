@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pi0.5 that a training begins with, and what of it is trained."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
-from vla_nodes.models.checkpoint import Checkpoint, load_model, read_checkpoint
+from vla_nodes.models.checkpoint import TOKENIZER, find_checkpoint, load_weights
+from vla_nodes.models.lerobot_format import read_config
+from vla_nodes.models.normalization import Normalization
 from vla_nodes.models.pi05 import Pi05
 from vla_nodes.models.pi05_config import SIZES, Pi05Config
+from vla_nodes.models.robot_interface import RobotInterface
 from vla_nodes.models.tokenizer import Tokenizer
+from vla_nodes.models.weights import compare
 from vla_training.recipes.errors import TrainingError
 from vla_training.recipes.lora import adapt
 from vla_training.recipes.policy_settings import PolicySettings
@@ -30,17 +36,22 @@ class Beginning:
         config: Of the model.
         tokenizer: Of its texts.
         fast: Of its action tokens; None for none.
-        checkpoint: That its weights come from; None for new ones.
+        folder: Checkpoint that its weights come from; None for new ones.
+        robot: That the checkpoint was trained for; None where it does not say.
     """
 
     config: Pi05Config
     tokenizer: Tokenizer
     fast: FastTokenizer | None
-    checkpoint: Checkpoint | None
+    folder: Path | None
+    robot: RobotInterface | None
 
 
 def read_beginning(policy: PolicySettings) -> Beginning:
     """Reads tokenisers and checkpoint, all but the weights.
+
+    Of a checkpoint no statistics are needed, nor a tokeniser where another is given: published
+    ones often lack both.
 
     Raises:
         CheckpointError: Something of them is missing or damaged.
@@ -48,16 +59,19 @@ def read_beginning(policy: PolicySettings) -> Beginning:
         TrainingError: They do not fit each other.
     """
     settings = policy.model
-    checkpoint = read_checkpoint(settings.init) if settings.init else None
-    folder = settings.fast or (checkpoint and _own_fast(checkpoint, policy))
+    init = find_checkpoint(settings.init) if settings.init else None
+    robot = None
+    folder = settings.fast or (init and _own_fast(init, policy))
     fast = FastTokenizer.read(folder) if folder else None
-    if settings.tokenizer:
-        tokenizer = Tokenizer.read(settings.tokenizer)
-    else:
-        assert checkpoint is not None  # settings without both are refused
-        tokenizer = checkpoint.tokenizer
-    if checkpoint:
-        config = checkpoint.config
+    words = settings.tokenizer or (init and init / TOKENIZER)
+    assert words is not None  # settings without both are refused
+    if not settings.tokenizer and not words.exists():
+        raise TrainingError(f"{init} has no tokeniser; give the model's own by --tokenizer FOLDER")
+    tokenizer = Tokenizer.read(words)
+    if init:
+        config, robot = read_config(init)
+        with torch.device("meta"):
+            compare(init, Pi05(config))  # by names and shapes, before the data are read
     else:
         rows = tokenizer.size + (fast.size if fast else 0) + RESERVED
         config = replace(SIZES[settings.size](), vocabulary=-(-rows // _ROWS) * _ROWS)
@@ -69,8 +83,8 @@ def read_beginning(policy: PolicySettings) -> Beginning:
         raise TrainingError(str(error)) from error
     if tokenizer.size > config.vocabulary:
         raise TrainingError(
-            f"{settings.tokenizer} has {tokenizer.size} tokens, and the model {config.vocabulary}; "
-            "leave out --tokenizer to take the checkpoint's own"
+            f"{words} has {tokenizer.size} tokens, and the model {config.vocabulary}; expected "
+            "the tokeniser that the checkpoint was trained with"
         )
     if fast and policy.plans:
         if fast.settings.chunk != config.chunk:
@@ -78,14 +92,14 @@ def read_beginning(policy: PolicySettings) -> Beginning:
                 f"{folder} is of chunks of {fast.settings.chunk} actions, and the model of "
                 f"{config.chunk}; fit it with --chunk {config.chunk}"
             )
-        overwrite = settings.init is not None
+        overwrite = init is not None
         check_vocabulary(tokenizer.size, fast.size, config.vocabulary, overwrite=overwrite)
-    return Beginning(config, tokenizer, fast, checkpoint)
+    return Beginning(config, tokenizer, fast, init, robot)
 
 
-def _own_fast(checkpoint: Checkpoint, policy: PolicySettings) -> Path | None:
+def _own_fast(init: Path, policy: PolicySettings) -> Path | None:
     """The FAST tokeniser of a checkpoint, where its planner goes on writing action tokens."""
-    folder = checkpoint.folder / FAST
+    folder = init / FAST
     if policy.mode == "expert":
         return folder if folder.is_dir() else None
     return folder if policy.mode == "planner-fast" else None
@@ -95,16 +109,29 @@ def make_model(beginning: Beginning, settings: PolicySettings) -> Pi05:
     """The model, whose parameters require gradients where they are trained.
 
     Raises:
-        CheckpointError: The weights are damaged.
+        CheckpointError: The weights are damaged, or do not fit the configuration.
     """
     torch.manual_seed(settings.loop.seed)
-    if beginning.checkpoint:
-        model = load_model(replace(beginning.checkpoint, config=beginning.config))
-    else:
-        model = Pi05(beginning.config)
+    model = Pi05(beginning.config)
+    if beginning.folder:
+        load_weights(model, beginning.folder)
     model.checkpointing = settings.model.gradient_checkpointing
     choose_trained(model, settings)
     return model
+
+
+def digests(beginning: Beginning, normalization: Normalization, robot: RobotInterface) -> dict:
+    """Of tokenisers, of the data's statistics and of the robot, for ``Job.identity``."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        normalization.write(folder)
+        beginning.tokenizer.write(folder / TOKENIZER)
+        if beginning.fast:
+            beginning.fast.write(folder / FAST)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        contents = {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    contents["robot"] = repr(robot).encode()
+    return {name: hashlib.sha256(text).hexdigest()[:16] for name, text in contents.items()}
 
 
 def choose_trained(model: Pi05, settings: PolicySettings) -> None:

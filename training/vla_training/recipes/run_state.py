@@ -4,6 +4,7 @@
 A state is a folder ``step-00001000`` with ``state.json`` and a few safetensors files.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -42,6 +44,8 @@ def write_state(
     """
     state = folder / f"step-{step:08d}"
     aside = folder / f".{state.name}.{os.getpid()}"
+    for left in folder.glob(".step-*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     try:
         shutil.rmtree(state, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -94,7 +98,9 @@ def read_part(state: Path, name: str, expected: Tensors) -> dict[str, Tensor]:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{path} cannot be read: {error!s:.200}") from error
+        raise TrainingError(
+            f"{path} cannot be read: {error!s:.200}; delete {state} to go on from the one before"
+        ) from error
     for key in sorted(expected.keys() | tensors.keys()):
         ours, theirs = (t[key].shape if key in t else None for t in (expected, tensors))
         if ours != theirs:
@@ -102,6 +108,16 @@ def read_part(state: Path, name: str, expected: Tensors) -> dict[str, Tensor]:
                 f"{path} is of another model: {key} is {_shape(theirs)}, expected {_shape(ours)}"
             )
     return tensors
+
+
+def checksum(tensors: Tensors) -> str:
+    """Tells weights from other weights, at the speed of memory and alike on every device."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        integer = {2: torch.int16, 4: torch.int32}[tensor.element_size()]
+        total = int(tensor.detach().contiguous().view(integer).sum())
+        digest.update(f"{name} {tuple(tensor.shape)} {total}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _states(folder: Path) -> list[tuple[int, Path]]:

@@ -40,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _last_line(error: Exception) -> str:
     """The error itself: that of a loading process comes with its traceback before it."""
     return (
-        str(error)
-        .strip()
+        (str(error).strip() or repr(error))
         .splitlines()[-1]
         .removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
     )

@@ -24,7 +24,13 @@ from vla_training.recipes.interruption import heard_interruption
 from vla_training.recipes.job import Job, Prepared
 from vla_training.recipes.loop_settings import LoopSettings
 from vla_training.recipes.optimizer import make_optimizer, moments, moments_like, set_moments
-from vla_training.recipes.run_state import newest_state, read_about, read_part, write_state
+from vla_training.recipes.run_state import (
+    checksum,
+    newest_state,
+    read_about,
+    read_part,
+    write_state,
+)
 from vla_training.recipes.sharing import (
     model_seed,
     part_places,
@@ -77,6 +83,12 @@ class _Loop:
         self._parameters = {n: p for n, p in job.model.named_parameters() if p.requires_grad}
         if not self._parameters:
             raise TrainingError("no parameter is to be trained")
+        frozen = {n: p for n, p in job.model.named_parameters() if not p.requires_grad}
+        self._about: dict[str, Any] = {
+            "items": len(job.items),  # type: ignore[arg-type]
+            "untrained weights": checksum(frozen),
+            **job.identity,
+        }
         self._optimizer = make_optimizer(self._parameters, settings)
         self._ema = Ema(self._parameters, settings.ema) if settings.ema else None
         self.step = 0
@@ -240,8 +252,7 @@ class _Loop:
                 "optimizer": moments(self._optimizer, self._parameters),
                 **({"ema": self._ema.weights} if self._ema else {}),
             }
-            about = {"items": len(self._job.items)}  # type: ignore[arg-type]
-            write_state(self._out / "state", self.step, parts, about, self._settings.keep)
+            write_state(self._out / "state", self.step, parts, self._about, self._settings.keep)
         self._accelerator.wait_for_everyone()
 
     def load(self) -> None:
@@ -253,12 +264,13 @@ class _Loop:
         state = newest_state(self._out / "state")
         if state is None:
             raise TrainingError(f"{self._out / 'state'} holds no state to resume from")
-        about, items = read_about(state), len(self._job.items)  # type: ignore[arg-type]
-        if about.get("items") != items:
-            raise TrainingError(
-                f"{state} is of a training on {about.get('items')!r:.20} items, there are {items}; "
-                "expected the same data"
-            )
+        about = read_about(state)
+        for name, now in self._about.items():
+            if about.get(name) != now:
+                raise TrainingError(
+                    f"{state} is of another training: {name} was {about.get(name)!r:.20}, and is "
+                    f"{now!r}; expected the same data, tokenisers and weights to begin from"
+                )
         with torch.no_grad():
             for name, tensor in read_part(state, "model", self._parameters).items():
                 self._parameters[name].copy_(tensor)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches in a seeded order, by worker processes or without; from any step on."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -130,6 +131,10 @@ def _options(workers: int, pin_memory: bool) -> dict:
 
 
 def _start_worker(worker: int) -> None:
-    """One thread per worker: OpenCV would take as many as there are cores in each."""
+    """One thread per worker: OpenCV would take as many as there are cores in each.
+
+    Ctrl-C reaches the workers, too; when they end is up to the process that they load for.
+    """
     del worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Texts of different lengths in one batch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Rows of tokens, filled up on the right.
+
+    Args:
+        rows: B rows.
+        pad_id: Fills them.
+
+    Returns:
+        Tokens (B, L) int64 and (B, L) bool, True where a token is a row's own; L is the length
+        of the longest row.
+    """
+    lengths = torch.tensor([len(row) for row in rows])
+    longest = int(lengths.max())
+    tokens = torch.tensor([[*row, *[pad_id] * (longest - len(row))] for row in rows])
+    return tokens.long(), torch.arange(longest) < lengths[:, None]
