@@ -144,7 +144,7 @@ def test_numbers_that_are_none_spoil_no_later_plan():
     assert runs.plan(features, prompt(9)) == expected
 
 
-@pytest.mark.parametrize("most", [0, 3, 5])
+@pytest.mark.parametrize("most", [0, 3])
 def test_beyond_a_number_of_graphs_calls_are_right_without(monkeypatch, most):
     monkeypatch.setattr(cuda_graphs, "MOST_GRAPHS", most)
     runs, eager = recorded(hidden=True, end_token=300), engine(hidden=True, end_token=300)

@@ -207,7 +207,7 @@ def full_disk(*_):
     ("owner", "name"),
     [
         (checkpoints, "save_weights"),
-        (checkpoints, "_sync"),
+        (checkpoints, "sync"),
         (Normalization, "write"),
         (checkpoints, "_exchange"),
     ],

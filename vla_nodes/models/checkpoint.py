@@ -7,7 +7,6 @@ for the tokenizer, which has to be put into them.
 """
 
 import ctypes
-import errno
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vla_nodes.models.errors import CheckpointError, faults_of
+from vla_nodes.models.files import sync
 from vla_nodes.models.lerobot_format import (
     CONFIG,
     OWN_CONFIG,
@@ -282,12 +282,12 @@ def _most_are_bfloat16(tensors: Mapping[str, Tensor]) -> bool:
 def _publish(partial: Path, folder: Path) -> None:
     """Gives a folder its final name once all of it is on the disk, in one step."""
     for path in (*partial.rglob("*"), partial):
-        _sync(path)
+        sync(path)
     if folder.exists():
         _exchange(partial, folder)
     else:
         partial.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def _exchange(one: Path, other: Path) -> None:
@@ -297,14 +297,3 @@ def _exchange(one: Path, other: Path) -> None:
     if libc.renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange):
         number = ctypes.get_errno()
         raise OSError(number, f"{os.strerror(number)}: cannot replace it here; name another", other)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # of network file systems that do not take folders
-            raise
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of a checkpoint: bounded when read, whole when written."""
 
+import errno
 import json
 import os
 import re
@@ -121,3 +122,19 @@ def write_object(path: Path, value: dict[str, Any]) -> None:
         OSError: The disk refused.
     """
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def sync(path: Path) -> None:
+    """Has a file or folder written to the disk.
+
+    Raises:
+        OSError: The disk refused.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of network file systems that do not take folders
+            raise
+    finally:
+        os.close(descriptor)

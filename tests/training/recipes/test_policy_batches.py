@@ -115,7 +115,7 @@ def test_pictures_are_in_the_order_of_the_cameras_and_absent_ones_masked(batches
 
 def test_delay_noise_and_times_are_spread_as_they_should_be(batches):
     many = 4000
-    made, draws = batches.make(batch_of(many), rngs(many), "cpu")
+    made, draws = replace(batches, plans=False).make(batch_of(many), rngs(many), "cpu")
     counts = np.bincount(made.action.delay.numpy(), minlength=5)
     assert len(counts) == 5
     np.testing.assert_allclose(counts / many, 0.2, atol=0.03)

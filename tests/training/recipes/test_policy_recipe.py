@@ -193,6 +193,7 @@ def test_a_training_is_resumed_on_the_same_data_and_tokenisers_only(sample, tmp_
     fit_tokenizer({"other words"}, set(SUBTASKS), vocabulary=560).write(tmp_path / "tokenizer")
     assert resumed(tokenizer=tmp_path / "tokenizer") == 1
     assert "tokenizer/tokenizer.json was" in capsys.readouterr().err
+    assert resumed() == 0
 
 
 def test_a_published_base_brings_neither_statistics_nor_tokeniser(

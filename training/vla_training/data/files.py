@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files and folders that are on the disk wholly or not at all."""
 
-import errno
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+from vla_nodes.models.files import sync
 from vla_training.data.errors import DataError
 
 
@@ -17,20 +17,9 @@ def publish(partial: Path, folder: Path) -> None:
         OSError: The disk is full, or the name is taken.
     """
     for path in (*partial.rglob("*"), partial):
-        _sync(path)
+        sync(path)
     partial.rename(folder)
-    _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # of network file systems that do not take folders
-            raise
-    finally:
-        os.close(descriptor)
+    sync(folder.parent)
 
 
 def write_json(path: Path, content: Any) -> None:

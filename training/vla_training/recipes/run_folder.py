@@ -22,21 +22,25 @@ say where things lie now."""
 
 
 def claim(out: Path, settings: Any, *, resume: bool) -> None:
-    """Takes a folder for a training, and writes its settings there.
+    """Takes a folder for a training, and writes the settings of a new one there.
+
+    What is said otherwise on resuming holds for that once: only later is it found out whether
+    the data, for one, are the same.
 
     Raises:
         TrainingError: It holds another training or something else, or there is none to resume.
         OSError: The disk refused.
     """
-    state = newest_state(out / "state")
     if resume:
         _refuse_others(out, settings)
-    elif state:
+        return
+    state = newest_state(out / "state")
+    if state:
         raise TrainingError(
             f"{out} holds a training already, up to {state.name}; --resume goes on with it, "
             "another --out begins a new one"
         )
-    elif out.exists() and not (out / SETTINGS).exists() and any(out.iterdir()):
+    if out.exists() and not (out / SETTINGS).exists() and any(out.iterdir()):
         raise TrainingError(f"{out} holds something else than a training; name another --out")
     PartialState().wait_for_everyone()
     if PartialState().is_main_process:
