@@ -38,7 +38,7 @@ def planner_fast(arm: Path) -> Path:
     """A training of the planner on subtasks and action tokens."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SIZES, "tiny", learner)
-        return train(arm, "planner-fast", 600, fast=arm / "fast")
+        return train(arm, "planner-fast", 800, decay_to=0.005, fast=arm / "fast")
 
 
 def train(arm: Path, mode: str, steps: int, **options) -> Path:
@@ -90,7 +90,7 @@ def judged(arm: Path, checkpoint: Path, fast: FastTokenizer | None = None) -> di
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_planner_learns_eight_episodes(arm):
-    assert judged(arm, train(arm, "planner", 300))["tokens"] == 1.0
+    assert judged(arm, train(arm, "planner", 400, decay_to=0.005))["tokens"] == 1.0
 
 
 @pytest.mark.slow
@@ -103,7 +103,7 @@ def test_the_planner_learns_eight_episodes_as_action_tokens(arm, planner_fast):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_expert_learns_eight_episodes(arm, planner_fast):
-    found = judged(arm, train(arm, "expert", 1200, init=planner_fast, flow_samples=16))
+    found = judged(arm, train(arm, "expert", 700, init=planner_fast, flow_samples=16))
     assert found["mean"] < 0.05
 
 
@@ -111,6 +111,6 @@ def test_the_expert_learns_eight_episodes(arm, planner_fast):
 @pytest.mark.timeout(1800)
 def test_planner_and_expert_learn_eight_episodes_together(arm, monkeypatch):
     monkeypatch.setitem(SIZES, "tiny", learner)
-    found = judged(arm, train(arm, "joint", 1200, flow_samples=16))
+    found = judged(arm, train(arm, "joint", 700, flow_samples=16))
     assert found["tokens"] == 1.0
     assert found["mean"] < 0.05
