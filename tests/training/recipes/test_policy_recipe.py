@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from recipe_samples import SUBTASKS, cli, logged, make_dataset
 from safetensors.torch import load_file, save_file
 
-from vla_nodes.models.checkpoint import load_model, read_checkpoint
+from vla_nodes.models.checkpoint import load_model, read_checkpoint, write_checkpoint
 from vla_nodes.models.weights import save_weights
 from vla_training.data.labels.frame_labels import Settings
 from vla_training.data.labels.label import label
@@ -82,6 +83,23 @@ def test_the_expert_learns_on_a_planner_that_stays_as_it_is(planner, sample, tmp
     state = load_file(newest_state(out / "state") / "optimizer.safetensors")
     assert not any(name.startswith(VLM) for name in state)
     assert read_checkpoint(out / "checkpoint").robot.subtasks == tuple(sorted(SUBTASKS))
+
+
+def test_what_stays_as_it_is_gets_the_same_numbers_and_pictures_as_before(planner, tmp_path):
+    """On other data, and with the cameras the other way round in the checkpoint."""
+    turned, other = tmp_path / "turned", make_dataset(tmp_path / "other", length=16, seed=5)
+    before = read_checkpoint(planner / "checkpoint")
+    robot = replace(before.robot, cameras=before.robot.cameras[::-1])
+    parts = (load_model(before), before.config, robot, before.normalization, before.tokenizer)
+    write_checkpoint(turned, *parts)
+    argv = ["--dataset", str(other), "--init", str(turned), "--steps", "1", "--batch-size", "2"]
+    for mode, kept in (("expert", True), ("joint", False)):
+        out = tmp_path / mode
+        words = ["policy", "--mode", mode, "--out", str(out), "--workers", "0", *argv]
+        assert main(words) == 0
+        after = read_checkpoint(out / "checkpoint")
+        assert after.robot.cameras == robot.cameras
+        assert (after.normalization == before.normalization) is kept
 
 
 def test_a_planner_s_training_leaves_the_expert_alone(planner, sample, tmp_path):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vla_nodes.models.checkpoint import RobotInterface, write_checkpoint
+from vla_nodes.models.normalization import Normalization
 from vla_nodes.models.pi05_batch import ActionTarget, Pi05Batch
 from vla_training.data.loading.augmentation import Augmentation
 from vla_training.data.loading.collation import Batch
@@ -43,7 +44,7 @@ def train_policy(settings: PolicySettings) -> str:
     """
     out, steps = settings.out, settings.loop.steps
     beginning = read_beginning(settings)
-    data = read_data(settings.data, beginning.config, subtasks=settings.plans)
+    data = as_before(beginning, settings, _read_data(settings, beginning))
     claim(out, settings, resume=settings.resume)
     model = make_model(beginning, settings)
     robot = robot_of(settings, data, beginning)
@@ -74,6 +75,31 @@ def train_policy(settings: PolicySettings) -> str:
     if step < steps:
         raise KeyboardInterrupt(f"{out}: stopped after step {step} of {steps}; --resume goes on")
     return f"{out / 'checkpoint'}: {settings.mode}, {step} steps"
+
+
+def _read_data(settings: PolicySettings, beginning: Beginning) -> PolicyData:
+    """The data, with cameras in the checkpoint's order where it has the same ones."""
+    data = read_data(settings.data, beginning.config, subtasks=settings.plans)
+    before = beginning.robot.cameras if beginning.robot else ()
+    if settings.data.cameras or set(before) != set(data.robot.cameras):
+        return data
+    ordered = replace(settings.data, cameras=before)
+    return read_data(ordered, beginning.config, subtasks=settings.plans)
+
+
+def as_before(beginning: Beginning, settings: PolicySettings, data: PolicyData) -> PolicyData:
+    """The data, scaled as the checkpoint's were where a part of it stays as it is.
+
+    That part has learnt what a number means, of a state in a prompt or of an action.
+    """
+    robot = beginning.robot
+    same_joints = robot and (robot.state_names, robot.action_names) == (
+        data.robot.state_names,
+        data.robot.action_names,
+    )
+    if settings.mode == "joint" or not beginning.folder or not same_joints:
+        return data
+    return replace(data, normalization=Normalization.read(beginning.folder))
 
 
 def make_batches(settings: PolicySettings, beginning: Beginning, data: PolicyData) -> PolicyBatches:

@@ -4,6 +4,7 @@
 On several processes: ``accelerate launch -m vla_training.recipes.train policy ...``.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -24,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words and words[0] in commands:
             words[1:] = with_files(words[1:], commands[words[0]])
         settings = tyro.extras.subcommand_cli_from_dict(commands, prog="vla-train", args=words)
+        # PyTorch's threads wait by spinning, which stops all work where loaders want processors.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # What trains takes seconds to import, and --help is to come at once.
         from vla_training.recipes.policy import train_policy
 
