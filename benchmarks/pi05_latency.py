@@ -46,16 +46,18 @@ WARM_UPS = 3 if DEVICE == "cuda" else 1  # PyTorch's own CUDA graphs replay from
 def main() -> None:
     """Prints a table for each size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=sorted(configs()), help="one size; else full and medium")
+    # The full size takes a quarter of an hour on a CPU, and compiling LeRobot's module much more.
+    gpu = DEVICE == "cuda"
+    sizes = ["medium", "full"] if gpu else ["medium"]
+    parser.add_argument("--only", choices=sorted(configs()), help=f"one size; else {sizes}")
     parser.add_argument("--repeats", type=int, default=ROUNDS, help="timed calls of each")
-    parser.add_argument("--eager", action="store_true", help="nothing compiled")
+    parser.add_argument("--compiled", action="store_true", default=gpu, help="compiled as well")
     given = parser.parse_args()
-    for size in [given.only] if given.only else ["medium", "full"]:
+    for size in [given.only] if given.only else sizes:
         print(f"\n{size}, bfloat16 on {DEVICE}, median of {given.repeats} calls\n", flush=True)
-        compare(size, given.repeats, [False] if given.eager else [False, True])
+        compare(size, given.repeats, [False, True] if given.compiled else [False])
         # On a CPU the shapes to come would each be compiled, for minutes.
-        compiled = DEVICE == "cuda" and not given.eager
-        print(*alone(measure_engine, size, given.repeats, compiled), sep="\n", flush=True)
+        print(*alone(measure_engine, size, given.repeats, gpu), sep="\n", flush=True)
 
 
 def configs() -> dict[str, Pi05Config]:
