@@ -11,7 +11,8 @@ from vla_nodes.models.files import read_object, write_object
 from vla_nodes.models.foreign_statistics import read_lerobot, read_openpi
 from vla_nodes.models.scaling import STATISTICS, Mode, Scaling
 
-_FILE = "normalization.json"
+NORMALIZATION = "normalization.json"
+"""File in a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Normalization:
         Raises:
             CheckpointError: There is none, or it is damaged.
         """
-        path = folder / _FILE
+        path = folder / NORMALIZATION
         if path.exists():
             content = read_object(path)
             with faults_of(path):
@@ -68,8 +69,8 @@ class Normalization:
         foreign = read_lerobot(folder) or read_openpi(folder)
         if foreign is None:
             raise CheckpointError(
-                f"{folder} has no statistics: expected {_FILE}, LeRobot's policy_preprocessor.json "
-                "or openpi's assets/ROBOT/norm_stats.json"
+                f"{folder} has no statistics: expected {NORMALIZATION}, LeRobot's "
+                "policy_preprocessor.json or openpi's assets/ROBOT/norm_stats.json"
             )
         return cls(*foreign)
 
@@ -88,7 +89,7 @@ class Normalization:
                 first: list(scaling.low),
                 second: list(scaling.high),
             }
-        write_object(folder / _FILE, content)
+        write_object(folder / NORMALIZATION, content)
 
     def named(self, state_names: Sequence[str], action_names: Sequence[str]) -> Self:
         """The same for a robot.

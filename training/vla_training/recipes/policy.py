@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vla_nodes.models.checkpoint import RobotInterface, write_checkpoint
-from vla_nodes.models.normalization import Normalization
+from vla_nodes.models.normalization import NORMALIZATION, Normalization
 from vla_nodes.models.pi05_batch import ActionTarget, Pi05Batch
 from vla_training.data.loading.augmentation import Augmentation
 from vla_training.data.loading.collation import Batch
@@ -97,9 +97,11 @@ def as_before(beginning: Beginning, settings: PolicySettings, data: PolicyData) 
         data.robot.state_names,
         data.robot.action_names,
     )
-    if settings.mode == "joint" or not beginning.folder or not same_joints:
+    folder = beginning.folder
+    told = folder and (folder / NORMALIZATION).exists()
+    if settings.mode == "joint" or not folder or not told or not same_joints:
         return data
-    return replace(data, normalization=Normalization.read(beginning.folder))
+    return replace(data, normalization=Normalization.read(folder))
 
 
 def make_batches(settings: PolicySettings, beginning: Beginning, data: PolicyData) -> PolicyBatches:
