@@ -108,7 +108,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, ema):
         def prepare(self, batch, rngs, device):
             self.step = getattr(self, "step", 0) + 1
             if self.step == 7:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
             return super().prepare(batch, rngs, device)
 
     out = tmp_path / "parts"
@@ -151,7 +151,7 @@ def test_a_second_ctrl_c_stops_at_once_and_leaves_no_process(tmp_path):
     class Twice(Struck):
         def losses(self, model, inputs):
             if self.step == 3:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
             return super().losses(model, inputs)
 
     with pytest.raises(KeyboardInterrupt):
