@@ -16,7 +16,12 @@ from vla_nodes.contract import Contract, StateSource
 from vla_nodes.inference.decided import delay, unexecuted
 from vla_nodes.inference.engine import DTYPES, EngineOptions, Pi05Engine
 from vla_nodes.inference.options import PolicyOptions
-from vla_nodes.inference.pi05_robot import check_folder, fit_normalization, fit_robot
+from vla_nodes.inference.pi05_robot import (
+    check_is_here,
+    check_options,
+    fit_normalization,
+    fit_robot,
+)
 from vla_nodes.inference.policy import ActionPlan, PolicyError
 from vla_nodes.inference.rehearsal import blank_observation, check_device
 from vla_nodes.models.checkpoint import Checkpoint, load_model, read_checkpoint
@@ -52,10 +57,11 @@ class Pi05Policy:
         self, contract: Contract, checkpoint: str, device: str, options: PolicyOptions
     ) -> None:
         try:
-            check_folder(Path(checkpoint), contract, options)
+            check_is_here(Path(checkpoint))
             check_device(device)
             loaded = read_checkpoint(checkpoint)
             robot = fit_robot(loaded.robot, contract)
+            check_options(loaded.config, robot, options)
             self._normalization = fit_normalization(loaded.normalization, contract)
             model = load_model(loaded, DTYPES[options.dtype], device)
         except CheckpointError as error:

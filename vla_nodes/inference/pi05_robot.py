@@ -11,6 +11,7 @@ from vla_nodes.inference.options import PolicyOptions
 from vla_nodes.models.errors import CheckpointError
 from vla_nodes.models.lerobot_format import read_config
 from vla_nodes.models.normalization import Normalization
+from vla_nodes.models.pi05_config import Pi05Config
 from vla_nodes.models.robot_interface import RobotInterface
 from vla_nodes.models.scaling import Scaling, numbered
 from vla_nodes.models.stored_tensors import stored_tensors
@@ -24,10 +25,32 @@ def check_folder(folder: Path, contract: Contract, options: PolicyOptions) -> No
         CheckpointError: Something is missing or damaged, is of another robot, or was not trained
             for what the options ask.
     """
-    if not folder.is_dir():  # a name on the Hub would be fetched
-        raise CheckpointError(f"there is no folder '{folder}'; expected that of a pi0.5")
+    check_is_here(folder)
     config, robot = read_config(folder)
     fit_robot(robot, contract)
+    check_options(config, robot, options)
+    fit_normalization(Normalization.read(folder), contract)
+    Tokenizer.read(folder / TOKENIZER)
+    if not any(stored_tensors(folder)):
+        raise CheckpointError(f"{folder} has no weights")
+
+
+def check_is_here(folder: Path) -> None:
+    """Checks that a checkpoint is a folder: a name on the Hub would be fetched.
+
+    Raises:
+        CheckpointError: It is none.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no folder '{folder}'; expected that of a pi0.5")
+
+
+def check_options(config: Pi05Config, robot: RobotInterface | None, options: PolicyOptions) -> None:
+    """Checks that a policy was trained for what the options ask.
+
+    Raises:
+        CheckpointError: It was not.
+    """
     if options.guidance > 1.0 and not (robot and robot.advantage):
         raise CheckpointError(
             f"guidance is {options.guidance:g}, but the policy was not trained with advantages; "
@@ -38,10 +61,6 @@ def check_folder(folder: Path, contract: Contract, options: PolicyOptions) -> No
             "real_time is 'trained', but the policy was not trained so (max_delay 0); set it to "
             "'guided' or 'off'"
         )
-    fit_normalization(Normalization.read(folder), contract)
-    Tokenizer.read(folder / TOKENIZER)
-    if not any(stored_tensors(folder)):
-        raise CheckpointError(f"{folder} has no weights")
 
 
 def fit_robot(robot: RobotInterface | None, contract: Contract) -> RobotInterface:

@@ -10,7 +10,7 @@ import tyro
 from vla_nodes.models.errors import CheckpointError
 from vla_training.data.errors import DataError
 from vla_training.evaluation.policy_arguments import PolicyArguments
-from vla_training.recipes.errors import TrainingError
+from vla_training.recipes.errors import TrainingError, last_line
 
 _COMMANDS: dict[str, Callable[..., PolicyArguments]] = {"policy": PolicyArguments}
 
@@ -26,19 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         evaluate(arguments)
     except (DataError, CheckpointError, TrainingError, OSError) as error:
-        print(f"vla-eval: {_last_line(error)}", file=sys.stderr)
+        print(f"vla-eval: {last_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("vla-eval: interrupted", file=sys.stderr)
         return 130
     return 0
-
-
-def _last_line(error: Exception) -> str:
-    """The error itself: that of a loading process comes with its traceback before it."""
-    kind = type(error)
-    last = str(error).strip().splitlines()[-1]
-    return last.removeprefix(f"{kind.__module__}.{kind.__qualname__}: ")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ def train_policy(settings: PolicySettings) -> str:
     """
     out, steps = settings.out, settings.loop.steps
     beginning = read_beginning(settings)
-    data = as_before(beginning, settings, _read_data(settings, beginning))
+    data = read_data(settings.data, beginning.config, subtasks=settings.plans)
+    data = as_before(beginning, settings, data)
     claim(out, settings, resume=settings.resume)
     model = make_model(beginning, settings)
     robot = robot_of(settings, data, beginning)
@@ -77,29 +78,22 @@ def train_policy(settings: PolicySettings) -> str:
     return f"{out / 'checkpoint'}: {settings.mode}, {step} steps"
 
 
-def _read_data(settings: PolicySettings, beginning: Beginning) -> PolicyData:
-    """The data, with cameras in the checkpoint's order where it has the same ones."""
-    data = read_data(settings.data, beginning.config, subtasks=settings.plans)
-    before = beginning.robot.cameras if beginning.robot else ()
-    if settings.data.cameras or set(before) != set(data.robot.cameras):
-        return data
-    ordered = replace(settings.data, cameras=before)
-    return read_data(ordered, beginning.config, subtasks=settings.plans)
-
-
 def as_before(beginning: Beginning, settings: PolicySettings, data: PolicyData) -> PolicyData:
-    """The data, scaled as the checkpoint's were where a part of it stays as it is.
+    """The data, in the terms that a checkpoint's weights have learnt.
 
-    That part has learnt what a number means, of a state in a prompt or of an action.
+    Cameras come in its order where they are the same. Where a part of it stays as it is, states
+    and actions of the same joints are scaled as they were: to that part their numbers mean
+    something.
     """
-    robot = beginning.robot
-    same_joints = robot and (robot.state_names, robot.action_names) == (
-        data.robot.state_names,
-        data.robot.action_names,
-    )
-    folder = beginning.folder
-    told = folder and (folder / NORMALIZATION).exists()
-    if settings.mode == "joint" or not folder or not told or not same_joints:
+    before, folder = beginning.robot, beginning.folder
+    if not before or not folder:
+        return data
+    robot = data.robot
+    if not settings.data.cameras and set(before.cameras) == set(robot.cameras):
+        data = replace(data, robot=replace(robot, cameras=before.cameras))
+    joints = (robot.state_names, robot.action_names)
+    same_joints = (before.state_names, before.action_names) == joints
+    if settings.mode == "joint" or not same_joints or not (folder / NORMALIZATION).exists():
         return data
     return replace(data, normalization=Normalization.read(folder))
 

@@ -14,7 +14,6 @@ from vla_training.data.labels.frame_labels import POSITIVE
 from vla_training.data.labels.metadata import read_info
 from vla_training.data.loading.episode_split import split_episodes
 from vla_training.data.loading.frame_scaling import frame_scaling
-from vla_training.data.loading.frame_table import read_frame_table
 from vla_training.data.loading.training_set import Item, TrainingSet, join
 from vla_training.data.schema import SUBTASK
 from vla_training.recipes.errors import TrainingError
@@ -51,7 +50,7 @@ def read_data(settings: DataSettings, config: Pi05Config, *, subtasks: bool) -> 
         TrainingError: Their states or actions do not fit the model.
     """
     shares = (1.0 - settings.validation - settings.test, settings.validation, settings.test)
-    training, validation, tables, labelled = [], [], [], False
+    training, validation, labelled = [], [], False
     for dataset in settings.dataset:
         root = dataset.resolve()
         info = read_info(root)
@@ -70,11 +69,9 @@ def read_data(settings: DataSettings, config: Pi05Config, *, subtasks: bool) -> 
         training.append(items(split.train))
         if split.validation:
             validation.append(items(split.validation))
-        fps = training[-1].schema.fps
-        tables.append(read_frame_table(root, info["features"], fps, split.train))
         labelled |= POSITIVE in info["features"]
     joined = join(training)
-    schema = training[0].schema
+    schema, tables = training[0].schema, [one.table for one in training]
     for what, names, most in (
         ("states", schema.state_names, config.max_state_dim),
         ("actions", schema.action_names, config.max_action_dim),

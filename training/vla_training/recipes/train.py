@@ -12,7 +12,7 @@ import tyro
 
 from vla_nodes.models.errors import CheckpointError
 from vla_training.data.errors import DataError
-from vla_training.recipes.errors import TrainingError
+from vla_training.recipes.errors import TrainingError, last_line
 from vla_training.recipes.policy_settings import PolicySettings
 from vla_training.recipes.settings_file import with_files
 
@@ -32,21 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(train_policy(settings))
     except (TrainingError, DataError, CheckpointError, OSError) as error:
-        print(f"vla-train: {_last_line(error)}", file=sys.stderr)
+        print(f"vla-train: {last_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(f"vla-train: {error or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
-
-
-def _last_line(error: Exception) -> str:
-    """The error itself: that of a loading process comes with its traceback before it."""
-    return (
-        (str(error).strip() or repr(error))
-        .splitlines()[-1]
-        .removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
-    )
 
 
 if __name__ == "__main__":

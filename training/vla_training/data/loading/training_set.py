@@ -74,6 +74,7 @@ class TrainingSet(Dataset[Item]):
         root: Of the dataset.
         schema: Robot, frames per second, names, and the cameras that items have.
         chunk: Actions in an item, T.
+        table: All frames of the episodes, also those that make no item.
 
     Args:
         root: Of the dataset.
@@ -106,19 +107,19 @@ class TrainingSet(Dataset[Item]):
         info = read_info(self.root)
         chosen = _episodes(self.root, info, episodes)
         self.schema = dataset_schema(self.root, info, cameras)
-        self._table = read_frame_table(self.root, info["features"], self.schema.fps, chosen)
+        self.table = read_frame_table(self.root, info["features"], self.schema.fps, chosen)
         self._clips = {
             camera: find_clips(self.root, info, image_key(camera), chosen)
             for camera in self.schema.cameras
         }
         self._videos = VideoReader(0.25 / self.schema.fps, open_videos)
-        self._rows = _rows(self.root, self._table, info["features"], stride, require)
+        self._rows = _rows(self.root, self.table, info["features"], stride, require)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Item:
-        table, row = self._table, int(self._rows[index])
+        table, row = self.table, int(self._rows[index])
         wanted = np.arange(row, row + self.chunk)
         end = table.end[row]
         return Item(
@@ -137,8 +138,8 @@ class TrainingSet(Dataset[Item]):
         )
 
     def _picture(self, camera: str, row: int) -> torch.Tensor:
-        path, start = self._clips[camera][int(self._table.episode[row])]
-        picture = self._videos.read(path, start + float(self._table.timestamp[row]))
+        path, start = self._clips[camera][int(self.table.episode[row])]
+        picture = self._videos.read(path, start + float(self.table.timestamp[row]))
         if picture.shape[:2] != self.schema.cameras[camera]:
             height, width = self.schema.cameras[camera]
             raise DataError(
