@@ -20,6 +20,7 @@ from pi05_samples import (
 from safetensors.torch import load_file, save_file
 
 from vla_nodes.models import checkpoint as checkpoints
+from vla_nodes.models import checkpoint_folder
 from vla_nodes.models import weights
 from vla_nodes.models.checkpoint import (
     find_checkpoint,
@@ -207,9 +208,9 @@ def full_disk(*_):
     ("owner", "name"),
     [
         (checkpoints, "save_weights"),
-        (checkpoints, "sync"),
+        (checkpoint_folder, "sync"),
         (Normalization, "write"),
-        (checkpoints, "_exchange"),
+        (checkpoint_folder, "_exchange"),
     ],
 )
 def test_an_interrupted_writing_leaves_what_was_there(folder, model, monkeypatch, owner, name):

@@ -6,8 +6,6 @@
 for the tokenizer, which has to be put into them.
 """
 
-import ctypes
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -17,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vla_nodes.models.checkpoint_folder import check_same, find_checkpoint, write_folder, written
 from vla_nodes.models.errors import CheckpointError, faults_of
-from vla_nodes.models.files import sync
 from vla_nodes.models.lerobot_format import (
     CONFIG,
     OWN_CONFIG,
@@ -85,41 +83,6 @@ class Checkpoint:
         return self.tokenizer.eos_id
 
 
-def find_checkpoint(source: str | Path) -> Path:
-    """The folder of a checkpoint.
-
-    Args:
-        source: A folder, or a repository of the Hugging Face Hub, OWNER/NAME. That is fetched,
-            which without a network takes its time to fail; with ``HF_HUB_OFFLINE`` set it is
-            only looked for among those that were.
-
-    Raises:
-        CheckpointError: There is no such folder, nor such a repository.
-    """
-    if not str(source):
-        raise CheckpointError("no checkpoint is named, expected a folder")
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise CheckpointError(f"{folder} is a file, expected the folder of a checkpoint")
-    # Where OWNER is a folder here, a folder was meant, and nobody waits for the network.
-    repository = re.fullmatch(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", str(source))
-    if not repository or folder.parent.is_dir():
-        raise CheckpointError(f"{folder} is no folder, nor OWNER/NAME of a repository on the Hub")
-    from huggingface_hub import snapshot_download
-
-    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
-    patterns = ["*.json", "*.safetensors", "*tokenizer.model"]
-    try:
-        return Path(
-            snapshot_download(str(source), allow_patterns=patterns, local_files_only=offline)
-        )
-    except (OSError, ValueError) as error:
-        why = "HF_HUB_OFFLINE is set, and it was never fetched" if offline else "the Hub says"
-        raise CheckpointError(f"{source} is no folder; {why}: {error!s:.200}") from error
-
-
 def read_checkpoint(source: str | Path) -> Checkpoint:
     """Reads all but the weights, of which it reads and checks names and shapes.
 
@@ -130,13 +93,13 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
         CheckpointError: Something is missing, damaged, or does not fit the rest.
     """
     folder = find_checkpoint(source)
-    written = _written(folder)
+    stamp = written(folder)
     config, robot = read_config(folder)
     compare(folder, _on_meta(config))
     normalization = Normalization.read(folder)
     tokenizer = Tokenizer.read(folder / TOKENIZER)
-    checkpoint = Checkpoint(folder, config, robot, normalization, tokenizer, written)
-    _check_same(folder, written)
+    checkpoint = Checkpoint(folder, config, robot, normalization, tokenizer, stamp)
+    check_same(folder, stamp)
     _check_parts(checkpoint)
     return checkpoint
 
@@ -169,7 +132,7 @@ def load_model(
             raise AssertionError(f"{name} is in no checkpoint, and nothing fills it")
         buffer.copy_(torch.arange(buffer.shape[-1]))
     load_weights(model, checkpoint.folder)
-    _check_same(checkpoint.folder, checkpoint.written)
+    check_same(checkpoint.folder, checkpoint.written)
     return model.eval()
 
 
@@ -202,18 +165,9 @@ def write_checkpoint(
             is taken.
         OSError: The disk refused.
     """
-    folder = Path(folder).resolve()
-    ours = (folder / CONFIG).is_file() and (folder / OWN_CONFIG).is_file()
-    if folder.exists() and not ours and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(
-            f"{folder} is something else than a checkpoint that was written here; name another"
-        )
     tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
+
+    def fill(partial: Path) -> None:
         dtype = "bfloat16" if _most_are_bfloat16(tensors) else "float32"
         write_config(partial, config, robot, normalization, dtype)
         normalization.write(partial)
@@ -225,31 +179,13 @@ def write_checkpoint(
             write_more(partial)
         read_checkpoint(partial)
         check_finite(partial, tensors)
-        _publish(partial, folder)
-    except CheckpointError as error:
-        raise CheckpointError(str(error).replace(str(partial), str(folder))) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+    write_folder(folder, fill, (CONFIG, OWN_CONFIG))
 
 
 def _on_meta(config: Pi05Config) -> Pi05:
     with torch.device("meta"):
         return Pi05(config)
-
-
-def _written(folder: Path) -> tuple[int, ...]:
-    """Another one for every checkpoint that has had this name."""
-    try:
-        about = (folder / CONFIG).stat()
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder / CONFIG} is missing") from None
-    return about.st_dev, about.st_ino, about.st_mtime_ns
-
-
-def _check_same(folder: Path, written: tuple[int, ...]) -> None:
-    """Whether all was read of one checkpoint: training puts new ones under the same name."""
-    if _written(folder) != written:
-        raise CheckpointError(f"{folder} was replaced while it was read; read it again")
 
 
 def _check_parts(checkpoint: Checkpoint) -> None:
@@ -277,23 +213,3 @@ def _check_parts(checkpoint: Checkpoint) -> None:
 def _most_are_bfloat16(tensors: Mapping[str, Tensor]) -> bool:
     halves = sum(t.numel() for t in tensors.values() if t.dtype == torch.bfloat16)
     return 2 * halves > sum(t.numel() for t in tensors.values())
-
-
-def _publish(partial: Path, folder: Path) -> None:
-    """Gives a folder its final name once all of it is on the disk, in one step."""
-    for path in (*partial.rglob("*"), partial):
-        sync(path)
-    if folder.exists():
-        _exchange(partial, folder)
-    else:
-        partial.rename(folder)
-    sync(folder.parent)
-
-
-def _exchange(one: Path, other: Path) -> None:
-    """Exchanges the names of two folders; Python has no function for it."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    if libc.renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange):
-        number = ctypes.get_errno()
-        raise OSError(number, f"{os.strerror(number)}: cannot replace it here; name another", other)
