@@ -13,6 +13,8 @@ ATOMS = 201
 LOWEST, HIGHEST = -1.0, 0.0
 INTERVALS = ATOMS - 1
 
+_HAIR = 1e-5  # of an interval; what was meant to be in [-1, 0] lies up to 6e-6 beside in float32
+
 
 def support(device: torch.device | str | None = None) -> Tensor:
     """The atoms' values, (201,) float32, rising."""
@@ -53,9 +55,7 @@ def nearest_atom(values: Tensor) -> Tensor:
     Raises:
         ValueError: A value is not finite, or out of bounds.
     """
-    # To four digits: in float32 what is meant to be halfway may lie a hair below.
-    places = (_places(values) * 1e4).round() / 1e4
-    return (places + 0.5).floor().long()
+    return (_places(values) + (0.5 + _HAIR)).floor().long()
 
 
 def value_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -69,21 +69,25 @@ def value_loss(logits: Tensor, targets: Tensor) -> Tensor:
         (B,) float32, nat.
 
     Raises:
-        ValueError: As of ``two_hot``, or shapes do not fit.
+        ValueError: As of ``two_hot``; shapes do not fit; or a target is no distribution.
     """
-    if targets.shape == logits.shape[:-1]:
-        targets = two_hot(targets)
-    if targets.shape != logits.shape or logits.shape[-1] != ATOMS:
+    if logits.shape[-1] != ATOMS or targets.shape not in (logits.shape, logits.shape[:-1]):
         raise ValueError(
             f"logits are {tuple(logits.shape)} and targets {tuple(targets.shape)}, expected "
             f"(B, {ATOMS}), and (B,) or (B, {ATOMS})"
         )
+    if targets.ndim < logits.ndim:
+        targets = two_hot(targets)
+    # Written so that NaN is refused as well.
+    elif not ((targets >= 0.0).all() and ((targets.sum(-1) - 1.0).abs() < 0.01).all()):
+        raise ValueError("a target is no distribution: expected shares from 0 up, that sum to 1")
     return -(targets * functional.log_softmax(logits.float(), dim=-1)).sum(-1)
 
 
 def expected_value(logits: Tensor) -> Tensor:
     """The mean of distributions: (..., 201) logits to (...) float32 in [-1, 0]."""
-    return logits.float().softmax(-1) @ support(logits.device)
+    # No matrix product: autocast would take it to bfloat16.
+    return (logits.float().softmax(-1) * support(logits.device)).sum(-1)
 
 
 def most_likely(logits: Tensor) -> Tensor:
@@ -103,7 +107,8 @@ def quantiles(probabilities: Tensor, levels: Tensor) -> Tensor:
     """
     held = probabilities.double().cumsum(-1)
     held = held / held[..., -1:]
-    below = held.unsqueeze(-2) < levels.double().unsqueeze(-1) - 1e-12
+    # Of what is float32, a share that was meant to be held may be missed by its rounding.
+    below = held.unsqueeze(-2) < levels.double().unsqueeze(-1) - 1e-6
     return support(probabilities.device)[below.sum(-1).clamp(max=INTERVALS)]
 
 
@@ -126,4 +131,4 @@ def _places(values: Tensor) -> Tensor:
         )
     places = (values - LOWEST) * INTERVALS
     whole = places.round()
-    return torch.where((places - whole).abs() < 1e-4, whole, places)
+    return torch.where((places - whole).abs() < _HAIR, whole, places)

@@ -24,7 +24,7 @@ from vla_nodes.models.checkpoint_folder import (
     written,
 )
 from vla_nodes.models.cross_attention_value import CrossAttentionValue
-from vla_nodes.models.entries import Entries
+from vla_nodes.models.entries import LARGEST, Entries
 from vla_nodes.models.errors import CheckpointError
 from vla_nodes.models.files import read_object, write_object
 from vla_nodes.models.pi05_config import GemmaSize, VisionSize
@@ -33,6 +33,7 @@ from vla_nodes.models.stored_tensors import FILE
 from vla_nodes.models.tokenizer import TOKENIZER, Tokenizer
 from vla_nodes.models.value_config import ARCHS, Arch, ValueConfig
 from vla_nodes.models.value_model import make_value_model
+from vla_nodes.models.value_prompt import MAX_CHARACTERS
 from vla_nodes.models.weights import check_finite, compare, load_weights
 
 TYPE = "vla_value"
@@ -42,6 +43,7 @@ INTERFACE = "value.json"
 _VISION = ("width", "depth", "mlp", "heads", "patch")
 _LANGUAGE = ("width", "depth", "mlp", "heads", "kv_heads", "head_dim")
 _NUMBERS = ("window", "vocabulary", "image_size", "history", "max_tokens", "attention_heads")
+_MOST = {"depth": 128, "image_size": 8192, "history": 64, "max_tokens": 8192}
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,7 @@ def read_value_checkpoint(source: str | Path) -> ValueCheckpoint:
         compare(folder, make_value_model(config))
     tokenizer = Tokenizer.read(folder / TOKENIZER)
     check_same(folder, stamp)
-    if tokenizer.size > config.vocabulary:
-        raise CheckpointError(
-            f"{folder}: the tokenizer has {tokenizer.size} tokens, the model "
-            f"{config.vocabulary}; put the model's own into {TOKENIZER}/"
-        )
+    _check_tokenizer(folder, tokenizer, config)
     return ValueCheckpoint(folder, config, interface, tokenizer, stamp)
 
 
@@ -158,12 +156,14 @@ def write_value_checkpoint(
             is taken.
         OSError: The disk refused.
     """
+    if (folder / CONFIG).exists():
+        read_value_config(folder)  # another model's folder is not replaced
     tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
 
     def fill(partial: Path) -> None:
         write_object(partial / CONFIG, {"type": TYPE, **asdict(config)})
-        if interface:
-            write_object(partial / INTERFACE, asdict(interface))
+        if interface is not None:
+            write_object(partial / INTERFACE, vars(interface) | {"labels": dict(interface.labels)})
         tokenizer.write(partial / TOKENIZER)
         plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
         try:
@@ -193,10 +193,10 @@ def read_value_config(folder: Path) -> ValueConfig:
     vision, language = entries.part("vision"), entries.part("language")
     arch: Arch = entries.choice("arch", {name: name for name in ARCHS})
     parts: dict[str, Any] = {
-        "vision": VisionSize(**{name: vision.integer(name) for name in _VISION}),
-        "language": GemmaSize(**{name: language.integer(name) for name in _LANGUAGE}),
+        "vision": VisionSize(**{name: _size(vision, name) for name in _VISION}),
+        "language": GemmaSize(**{name: _size(language, name) for name in _LANGUAGE}),
     }
-    numbers: dict[str, Any] = {name: entries.integer(name) for name in _NUMBERS}
+    numbers: dict[str, Any] = {name: _size(entries, name) for name in _NUMBERS}
     step = entries.number("history_step")
     for part in (vision, language, entries):
         part.refuse_left()
@@ -206,16 +206,37 @@ def read_value_config(folder: Path) -> ValueConfig:
         raise CheckpointError(f"{file}: the model's sizes do not fit: {error}") from None
 
 
+def _size(entries: Entries, name: str) -> int:
+    return entries.integer(name, most=_MOST.get(name, LARGEST))
+
+
+def _check_tokenizer(folder: Path, tokenizer: Tokenizer, config: ValueConfig) -> None:
+    """Whether the model knows all tokens that a text becomes.
+
+    The tokenizer that comes with Gemma 3 has one token more than its embedding has rows: a
+    special one that stands for pictures, and that no text becomes.
+    """
+    known = config.vocabulary
+    if tokenizer.size == known + 1 and not tokenizer.decode([known]):
+        known += 1
+    ends = max(tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
+    if tokenizer.size > known or ends >= config.vocabulary:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {tokenizer.size} tokens, the model "
+            f"{config.vocabulary}; put the model's own into {TOKENIZER}/"
+        )
+
+
 def _read_interface(file: Path) -> ValueInterface:
     entries = Entries(file, read_object(file))
     cameras, tasks = entries.names("cameras"), entries.raw("tasks")
     shares, labels = entries.raw("shares"), entries.raw("labels")
     if not cameras:
         entries.refuse("cameras", "names of one camera at least")
-    if not isinstance(tasks, list) or not all(isinstance(t, str) and len(t) < 2000 for t in tasks):
-        entries.refuse("tasks", "a list of texts")
-    if not isinstance(shares, list) or [type(s) for s in shares] != [float] * 3:
-        entries.refuse("shares", "three numbers")
+    if not isinstance(tasks, list) or not all(map(_is_task, tasks)):
+        entries.refuse("tasks", f"a list of texts of 1 to {MAX_CHARACTERS} characters")
+    if not _are_shares(shares):
+        entries.refuse("shares", "three numbers from 0 to 1 that sum to 1")
     if not isinstance(labels, dict):
         entries.refuse("labels", "an object")
     interface = ValueInterface(
@@ -228,3 +249,16 @@ def _read_interface(file: Path) -> ValueInterface:
     )
     entries.refuse_left()
     return interface
+
+
+def _is_task(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_CHARACTERS
+
+
+def _are_shares(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == 3
+        and all(type(value) in (int, float) and 0 <= value <= 1 for value in values)
+        and abs(sum(values) - 1) < 1e-6
+    )

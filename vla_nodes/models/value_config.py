@@ -21,7 +21,7 @@ class ValueConfig:
             ("stitched").
         vision: SigLIP, which encodes pictures.
         language: Gemma 3, which reads pictures and text.
-        window: Places that its local layers, five of six, look at.
+        window: Places that its local layers look at, five of six, to either side.
         vocabulary: Rows of its token embedding.
         image_size: Side of the square pictures, px.
         history: Frames of each camera that it looks at, the newest among them.
@@ -52,10 +52,13 @@ class ValueConfig:
         for name, width, heads in (
             ("vision", self.vision.width, self.vision.heads),
             ("language", self.language.width, self.attention_heads),
+            ("language", self.language.width, self.language.heads),
             ("language", self.language.heads, self.language.kv_heads),
         ):
             if width % heads:
                 raise ValueError(f"{name}: {width}, expected a multiple of {heads} heads")
+        if self.language.head_dim % 2:
+            raise ValueError(f"language: head_dim is {self.language.head_dim}, expected it even")
         if self.image_size < self.vision.patch:
             raise ValueError(
                 f"image_size {self.image_size}, expected a patch of {self.vision.patch} at least"
@@ -98,11 +101,11 @@ def full(arch: Arch) -> ValueConfig:
 
 
 def small(arch: Arch) -> ValueConfig:
-    """2M parameters: trains on a CPU from nothing."""
+    """1.4M parameters: trains on a CPU from nothing."""
     return ValueConfig(
         arch=arch,
-        vision=VisionSize(width=128, depth=4, mlp=384, heads=4, patch=12),
-        language=GemmaSize(width=128, depth=4, mlp=384, heads=4, kv_heads=1, head_dim=32),
+        vision=VisionSize(width=128, depth=3, mlp=384, heads=4, patch=16),
+        language=GemmaSize(width=128, depth=3, mlp=384, heads=4, kv_heads=1, head_dim=32),
         window=512,
         vocabulary=1024,
         image_size=96,

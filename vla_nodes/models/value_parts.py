@@ -35,6 +35,7 @@ def make_vision(config: ValueConfig) -> SiglipVisionModel:
 def make_language(config: ValueConfig) -> Gemma3TextModel:
     """Gemma 3, with new weights of unit variance."""
     size = config.language
+    every = min(6, size.depth)  # a small one has a global layer, too
     model = Gemma3TextModel(
         Gemma3TextConfig(  # type: ignore[call-arg]
             vocab_size=config.vocabulary,
@@ -45,6 +46,10 @@ def make_language(config: ValueConfig) -> Gemma3TextModel:
             num_key_value_heads=size.kv_heads,
             head_dim=size.head_dim,
             query_pre_attn_scalar=size.head_dim,
+            layer_types=[
+                "sliding_attention" if place % every else "full_attention"
+                for place in range(1, size.depth + 1)
+            ],
             sliding_window=config.window,
             rope_parameters={
                 "full_attention": {"rope_type": "default", "rope_theta": 1_000_000.0},
@@ -52,6 +57,7 @@ def make_language(config: ValueConfig) -> Gemma3TextModel:
             },
             max_position_embeddings=32768,
             use_cache=False,
+            pad_token_id=None,  # else the first token would never train, whatever it is
         )
     )
     for module in model.modules():
@@ -81,10 +87,11 @@ def run_language(
     seen = valid[:, None, :].expand(-1, valid.shape[1], -1)
     if causal:
         seen = seen & torch.ones_like(seen[0]).tril()
-    apart = (places[:, :, None] - places[:, None, :]).abs()
     window = language.config.sliding_window
     assert window is not None  # make_language sets it
-    near = seen & (apart < window)
+    near = seen
+    if valid.shape[1] > window:
+        near = seen & ((places[:, :, None] - places[:, None, :]).abs() < window)
     masks = {"full_attention": seen[:, None], "sliding_attention": near[:, None]}
     return language(
         inputs_embeds=embeds,
@@ -110,7 +117,13 @@ class Ages(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, V, P, W) to the same; views are camera by camera, the oldest frame first."""
+        """(B, V, P, W) to the same; views are camera by camera, the oldest frame first.
+
+        Raises:
+            ValueError: A camera has too few frames, or too many.
+        """
         history = self.embedding.num_embeddings
+        if tokens.shape[1] % history:
+            raise ValueError(f"{tokens.shape[1]} views, expected {history} of each camera")
         ages = torch.arange(tokens.shape[1], device=tokens.device) % history
         return tokens + self.embedding(ages)[:, None]

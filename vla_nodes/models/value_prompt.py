@@ -39,10 +39,17 @@ def value_tokens(
         (B, L).
 
     Raises:
-        ValueError: A task is empty, absurdly long, or has what the tokenizer does not know.
+        ValueError: A task is empty, absurdly long, or has what the tokenizer does not know; or
+            the model's longest text has no room for a task.
     """
     pictures = config.views(cameras) * config.image_tokens if config.arch == "stitched" else 0
     suffix = tokenizer.encode(SUFFIX)
+    room = config.max_tokens - 1 - len(suffix)
+    if room < 1:
+        raise ValueError(
+            f"max_tokens is {config.max_tokens}, expected more than the {1 + len(suffix)} tokens "
+            "that a prompt has besides its task"
+        )
     rows = []
     for task in tasks:
         text = " ".join(task.split())
@@ -53,7 +60,7 @@ def value_tokens(
                 f"the task {text[:40]!r}... has {len(text)} characters, expected at most "
                 f"{MAX_CHARACTERS}"
             )
-        words = tokenizer.encode(text)[: config.max_tokens - 1 - len(suffix)]
+        words = tokenizer.encode(text)[:room]
         rows.append([tokenizer.bos_id, *[config.image_id] * pictures, *words, *suffix])
     ids, mask = pad(rows, tokenizer.pad_id, config.max_tokens + pictures if fixed else None)
     return Tokens(ids, mask)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small dataset with its tokenisers, and trainings on it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,9 @@ SCHEMA = DatasetSchema(
 )
 
 
-def make_dataset(root: Path, episodes: int = 6, length: int = 10, seed: int = 0) -> Path:
+def make_dataset(
+    root: Path, episodes: int = 6, length: int = 10, seed: int = 0, failed: Collection[int] = ()
+) -> Path:
     """Joints that wander, and pictures that change with every frame."""
     rng = np.random.default_rng(seed)
     shards = []
@@ -52,7 +54,8 @@ def make_dataset(root: Path, episodes: int = 6, length: int = 10, seed: int = 0)
                 pictures = {c: picture(number, size) for c, size in SCHEMA.cameras.items()}
                 subtask = SUBTASKS[2 * k // length]
                 shard.add(pictures, path[k, :2], path[k + 1], 10**8 * (k + 1), subtask)
-            shard.finish(TASKS[episode % 2], Outcome.SUCCESS, {})
+            outcome = Outcome.FAILURE if episode in failed else Outcome.SUCCESS
+            shard.finish(TASKS[episode % 2], outcome, {})
         shards.append(folder)
     write_dataset(root, shards, SCHEMA, H264, {})
     return root

@@ -21,7 +21,7 @@ def adapted():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     plain = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    adapt(model, ("language", "expert"), rank=4, alpha=8)
+    adapt(model, ("language_model", "gemma_expert.model"), rank=4, alpha=8)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".lora_" in name:
@@ -84,7 +84,7 @@ def test_weights_without_adapters_stay_what_they_were(adapted):
 def test_only_adapters_and_other_parts_are_trained():
     model = Pi05(CONFIG)
     model.vision.requires_grad_(False)
-    adapt(model, ("language",), rank=4, alpha=8)
+    adapt(model, ("language_model",), rank=4, alpha=8)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     language = {name for name in trained if "language_model" in name}
     assert len(language) == 2 * 4 * CONFIG.language.depth
@@ -100,6 +100,6 @@ def test_new_adapters_change_nothing():
     torch.manual_seed(0)
     model = Pi05(CONFIG)
     before = run(model)
-    adapt(model, ("language", "expert"), rank=4, alpha=8)
+    adapt(model, ("language_model", "gemma_expert.model"), rank=4, alpha=8)
     for ours, theirs in zip(run(model), before, strict=True):
         torch.testing.assert_close(ours, theirs)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from vla_training.recipes import training_loop
 from vla_training.recipes.errors import TrainingError
-from vla_training.recipes.job import Job
+from vla_training.recipes.job import Job, Prepared
 from vla_training.recipes.loop_settings import LoopSettings
 from vla_training.recipes.run_state import newest_state
 from vla_training.recipes.sharing import part_places, training_rngs
@@ -40,7 +40,7 @@ def job(objective=None, dropout=0.0, **changes):
 def trained(out, settings=SETTINGS, **changes):
     """Weights after training, by name."""
     ours = job(**changes)
-    assert train(ours, settings, out) == settings.steps
+    assert train(ours, settings, out).step == settings.steps
     return {name: p.detach().clone() for name, p in ours.model.named_parameters()}
 
 
@@ -112,12 +112,12 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, ema):
             return super().prepare(batch, rngs, device)
 
     out = tmp_path / "parts"
-    assert train(job(Interrupted(), dropout=0.5), settings, out) == 7
+    assert train(job(Interrupted(), dropout=0.5), settings, out).step == 7
     rest = job(dropout=0.5)
     with torch.no_grad():
         for parameter in rest.model.parameters():
             parameter.zero_()
-    assert train(rest, settings, out, resume=True) == 12
+    assert train(rest, settings, out, resume=True).step == 12
     assert equal(whole, dict(rest.model.named_parameters()))
     for name in ("train/loss", "train/gradient_norm", "train/learning_rate"):
         assert logged(out, name) == logged(tmp_path / "whole", name)
@@ -141,7 +141,7 @@ class Struck(ToyObjective):
 
 
 def test_ctrl_c_is_answered_once_and_loses_no_step(tmp_path, capfd):
-    assert train(job(Struck()), replace(SETTINGS, workers=2), tmp_path) == 3
+    assert train(job(Struck()), replace(SETTINGS, workers=2), tmp_path).step == 3
     assert newest_state(tmp_path / "state").name == "step-00000003"
     assert capfd.readouterr().err.count("stopping after this step") == 1
     assert not multiprocessing.active_children()
@@ -170,7 +170,7 @@ def test_a_stopped_training_gives_ctrl_c_back(tmp_path):
 def test_a_training_that_is_done_is_not_gone_on_with(tmp_path):
     weights = trained(tmp_path)
     again = job()
-    assert train(again, SETTINGS, tmp_path, resume=True) == 12
+    assert train(again, SETTINGS, tmp_path, resume=True).step == 12
     assert equal(weights, dict(again.model.named_parameters()))
 
 
@@ -273,7 +273,7 @@ def test_a_training_is_not_resumed_on_other_untrained_weights(tmp_path):
         return ours
 
     train(half_frozen(), SETTINGS, tmp_path)
-    assert train(half_frozen(), SETTINGS, tmp_path, resume=True) == 12
+    assert train(half_frozen(), SETTINGS, tmp_path, resume=True).step == 12
     other = half_frozen()
     with torch.no_grad():
         other.model[0].weight[3, 1] += 1e-3
@@ -287,3 +287,53 @@ def test_a_parameter_that_no_loss_depends_on_is_named(tmp_path):
     ours.model.forward = lambda x: torch.nn.Sequential(*list(ours.model)[:4])(x)
     with pytest.raises(TrainingError, match=r"spare\.weight is to be trained, and no loss"):
         train(ours, SETTINGS, tmp_path)
+
+
+class Judged(ToyObjective):
+    """Validation losses as they are given, in order."""
+
+    def __init__(self, losses):
+        super().__init__(noise=0.0)
+        self.weights = {"action": 1.0}
+        self.given = iter(losses)
+
+    def losses(self, model, inputs):
+        found = super().losses(model, inputs)
+        if model.training:
+            return found
+        return {**found, "action": found["action"] * 0.0 + next(self.given)}
+
+    def prepare(self, batch, rngs, device):
+        made = super().prepare(batch, rngs, device)
+        return Prepared(made.inputs, {**made.counts, "action": 1.0})
+
+
+def judged(losses, written, **changes):
+    """A training whose validations say so; what it writes is noted with the step."""
+    ours = job(Judged(losses), validation=toy_items(8), keep_best=True, **changes)
+    weight = next(ours.model.parameters())
+    return replace(ours, export=lambda: written.append(float(weight.detach().sum())))
+
+
+def test_training_ends_when_validation_gets_no_better_and_keeps_the_best(tmp_path):
+    settings = replace(SETTINGS, steps=100, validate_every=2, patience=2, validation_items=8)
+    written = []
+    ours = judged([3.0, 1.0, 2.0, 1.5, 0.1], written)
+    weight = next(ours.model.parameters())
+    ended = train(ours, settings, tmp_path)
+    assert (ended.step, ended.best, ended.interrupted) == (8, 1.0, False)
+    assert len(written) == 2  # of 3.0 and 1.0, and of nothing later
+    assert written[-1] != float(weight.detach().sum())
+
+
+def test_patience_is_resumed(tmp_path):
+    settings = replace(
+        SETTINGS, steps=100, validate_every=2, patience=2, validation_items=8, save_every=2
+    )
+    first = replace(settings, steps=6)
+    assert train(judged([3.0, 1.0, 2.0], []), first, tmp_path).best == 1.0
+    written = []
+    ended = train(judged([1.5, 0.5], written), settings, tmp_path, resume=True)
+    assert (ended.step, ended.best, written) == (8, 1.0, [])
+    again = train(judged([], []), settings, tmp_path, resume=True)
+    assert (again.step, again.interrupted) == (8, False)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vla_training.data.loading.augmentation import Augmentation
-from vla_training.data.loading.collation import Batch
-from vla_training.data.loading.training_set import Item
+from vla_training.data.loading.collation import collate
+from vla_training.data.loading.loaders import Collate
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Objective(Protocol):
     weights: Mapping[str, float]
 
     def prepare(
-        self, batch: Batch, rngs: Sequence[np.random.Generator], device: torch.device
+        self, batch: Any, rngs: Sequence[np.random.Generator], device: torch.device
     ) -> Prepared:
         """Makes a model's inputs; all random numbers of an item come from its generator."""
 
@@ -60,15 +60,21 @@ class Job:
         validation: Items of the validation split; None for no validation.
         augmentation: Of training pictures; None for none.
         export: Writes the checkpoint with the weights that the model has at that moment; called
-            by one process, whenever the state is saved.
+            by one process, whenever the state is saved, or validation found the weights to be
+            the best.
         identity: Digests by name of what else the weights follow from: they are those of the
             training that is resumed.
+        collate: Makes a batch of items.
+        keep_best: Whether the checkpoint is to hold the weights of the lowest validation loss,
+            instead of the newest ones.
     """
 
     model: nn.Module
     objective: Objective
-    items: Dataset[Item]
-    validation: Dataset[Item] | None
+    items: Dataset[Any]
+    validation: Dataset[Any] | None
     augmentation: Augmentation | None
     export: Callable[[], None]
     identity: Mapping[str, str]
+    collate: Collate = collate
+    keep_best: bool = False

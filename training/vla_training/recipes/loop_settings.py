@@ -30,6 +30,7 @@ class LoopSettings:
         workers: Processes that load, for each process that trains.
         validate_every: Steps.
         validation_items: Most items that validation looks at, evenly spread.
+        patience: Validations without a lower loss after which training ends; 0 for never.
         save_every: Steps.
         keep: States that are kept, the newest ones.
         log_every: Steps.
@@ -51,6 +52,7 @@ class LoopSettings:
     workers: int = 4
     validate_every: int = 1000
     validation_items: int = 512
+    patience: int = 0
     save_every: int = 1000
     keep: int = 2
     log_every: int = 10
@@ -66,7 +68,7 @@ class LoopSettings:
         for name in (*counts, "validation_items", "save_every", "keep", "log_every"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 1")
-        for name in ("seed", "workers", "warmup", "weight_decay"):
+        for name in ("seed", "workers", "warmup", "weight_decay", "patience"):
             if not getattr(self, name) >= 0:
                 raise TrainingError(f"{name} is {getattr(self, name)}, expected at least 0")
         for name in ("learning_rate", "clip"):

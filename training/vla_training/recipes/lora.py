@@ -1,33 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Low-rank adapters of a pi0.5 (https://arxiv.org/abs/2106.09685), by peft."""
+"""Low-rank adapters (https://arxiv.org/abs/2106.09685), by peft."""
+
+import re
+from collections.abc import Sequence
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
-STACKS = {"language": "language_model", "expert": "gemma_expert.model"}
-"""Names of a pi0.5's stacks of layers in the names of its parameters."""
 
-
-def adapt(model: nn.Module, stacks: tuple[str, ...], rank: int, alpha: int) -> None:
+def adapt(
+    model: nn.Module, stacks: Sequence[str], rank: int, alpha: int, dropout: float = 0.0
+) -> None:
     """Freezes stacks of layers, and gives the q, k, v and o of each layer an adapter.
 
     Args:
-        model: A pi0.5.
-        stacks: Out of ``STACKS``.
+        model: Changed in place.
+        stacks: Names of the Gemmas in the names of its parameters.
         rank: Of the adapters.
         alpha: Their scale is alpha over rank.
+        dropout: Of what goes into them.
     """
     trained = {n: p.requires_grad for n, p in model.named_parameters()}
-    names = "|".join(STACKS[stack].replace(".", r"\.") for stack in stacks)
-    modules = rf".*({names})\.layers\.\d+\.self_attn\.[qkvo]_proj"
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules)
+    names = "|".join(map(re.escape, stacks))
+    modules = rf"(.*\.)?({names})\.layers\.\d+\.self_attn\.[qkvo]_proj"
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=modules)
     inject_adapter_in_model(config, model)
     # peft freezes all the rest of the model, too.
     for name, parameter in model.named_parameters():
         if name in trained:
-            adapted = any(f".{STACKS[stack]}." in name for stack in stacks)
+            adapted = any(f".{stack}." in f".{name}" for stack in stacks)
             parameter.requires_grad = trained[name] and not adapted
 
 

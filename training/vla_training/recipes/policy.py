@@ -25,7 +25,7 @@ from vla_training.recipes.policy_model import (
     read_beginning,
 )
 from vla_training.recipes.policy_settings import PolicySettings
-from vla_training.recipes.run_folder import claim
+from vla_training.recipes.run_folder import claim, stopped
 from vla_training.recipes.training_loop import train
 
 
@@ -42,7 +42,7 @@ def train_policy(settings: PolicySettings) -> str:
         KeyboardInterrupt: It was interrupted, after its state was saved.
         OSError: The disk refused.
     """
-    out, steps = settings.out, settings.loop.steps
+    out = settings.out
     beginning = read_beginning(settings)
     data = read_data(settings.data, beginning.config, subtasks=settings.plans)
     data = as_before(beginning, settings, data)
@@ -72,10 +72,10 @@ def train_policy(settings: PolicySettings) -> str:
         export=export,
         identity=digests(beginning, data.normalization, robot),
     )
-    step = train(job, settings.loop, out, resume=settings.resume)
-    if step < steps:
-        raise KeyboardInterrupt(f"{out}: stopped after step {step} of {steps}; --resume goes on")
-    return f"{out / 'checkpoint'}: {settings.mode}, {step} steps"
+    ended = train(job, settings.loop, out, resume=settings.resume)
+    if ended.interrupted:
+        raise KeyboardInterrupt(stopped(out, ended, settings.loop))
+    return f"{out / 'checkpoint'}: {settings.mode}, {ended.step} steps"
 
 
 def as_before(beginning: Beginning, settings: PolicySettings, data: PolicyData) -> PolicyData:

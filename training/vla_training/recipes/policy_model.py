@@ -24,6 +24,8 @@ from vla_training.tokens.planner_target import RESERVED, check_vocabulary
 
 FAST = "fast"
 """Folder of the FAST tokeniser in a checkpoint."""
+_LANGUAGE, _EXPERT = "language_model", "gemma_expert.model"
+"""The Gemmas of a pi0.5 in the names of its parameters."""
 _ROWS = 64
 """Of the token embedding come in multiples of this, which suits matrix products."""
 
@@ -143,7 +145,7 @@ def choose_trained(model: Pi05, settings: PolicySettings) -> None:
     if settings.model.freeze_vision:
         model.vision.requires_grad_(False)
     if settings.model.lora:
-        stacks = ["language"] if settings.plans else ["expert"]
+        stacks = [_LANGUAGE] if settings.plans else [_EXPERT]
         if settings.model.lora_expert and settings.plans:
-            stacks.append("expert")
-        adapt(model, tuple(stacks), settings.model.lora, settings.model.lora_alpha)
+            stacks.append(_EXPERT)
+        adapt(model, stacks, settings.model.lora, settings.model.lora_alpha)

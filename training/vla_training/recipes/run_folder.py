@@ -10,8 +10,10 @@ from typing import Any
 from accelerate import PartialState
 
 from vla_training.recipes.errors import TrainingError
+from vla_training.recipes.loop_settings import LoopSettings
 from vla_training.recipes.run_state import newest_state
 from vla_training.recipes.settings_file import SETTINGS, flat, read_settings, write_settings
+from vla_training.recipes.training_loop import Ended
 
 _FREE = {
     *("out", "dataset", "init", "tokenizer", "fast", "workers", "validate_every"),
@@ -46,6 +48,11 @@ def claim(out: Path, settings: Any, *, resume: bool) -> None:
     if PartialState().is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         write_settings(out, settings)
+
+
+def stopped(out: Path, ended: Ended, loop: LoopSettings) -> str:
+    """What to say of a training that was interrupted."""
+    return f"{out}: stopped after step {ended.step} of {loop.steps}; --resume goes on"
 
 
 def _refuse_others(out: Path, settings: Any) -> None:

@@ -12,25 +12,34 @@ import tyro
 
 from vla_nodes.models.errors import CheckpointError
 from vla_training.data.errors import DataError
+from vla_training.recipes.alignment_settings import AlignmentSettings
 from vla_training.recipes.errors import TrainingError, last_line
 from vla_training.recipes.policy_settings import PolicySettings
 from vla_training.recipes.settings_file import with_files
+from vla_training.recipes.value_settings import StitchedSettings, ValueSettings
+
+Settings = PolicySettings | ValueSettings | AlignmentSettings
+_COMMANDS: dict[str, type[Settings]] = {
+    "policy": PolicySettings,
+    "alignment": AlignmentSettings,
+    "value": ValueSettings,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command ``vla-train``; returns the exit status."""
-    commands: dict[str, Callable[..., PolicySettings]] = {"policy": PolicySettings}
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if words and words[0] in commands:
-            words[1:] = with_files(words[1:], commands[words[0]])
+        if words and words[0] in _COMMANDS:
+            words[1:] = with_files(words[1:], _COMMANDS[words[0]])
+        # Each architecture has defaults of its own.
+        stitched = "stitched" in words
+        value = StitchedSettings if stitched else ValueSettings
+        commands: dict[str, Callable[..., Settings]] = {**_COMMANDS, "value": value}
         settings = tyro.extras.subcommand_cli_from_dict(commands, prog="vla-train", args=words)
         # PyTorch's threads wait by spinning, which stops all work where loaders want processors.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        # What trains takes seconds to import, and --help is to come at once.
-        from vla_training.recipes.policy import train_policy
-
-        print(train_policy(settings))
+        print(_train(settings))
     except (TrainingError, DataError, CheckpointError, OSError) as error:
         print(f"vla-train: {last_line(error)}", file=sys.stderr)
         return 1
@@ -38,6 +47,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"vla-train: {error or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
+
+
+def _train(settings: Settings) -> str:
+    """Imports what trains only now: that takes seconds, and --help is to come at once."""
+    if isinstance(settings, AlignmentSettings):
+        from vla_training.recipes.alignment import train_alignment
+
+        return train_alignment(settings)
+    if isinstance(settings, ValueSettings):
+        if settings.stage == "both":
+            from vla_training.recipes.value_stages import train_both
+
+            return train_both(settings)
+        from vla_training.recipes.value import train_value
+
+        return train_value(settings)
+    from vla_training.recipes.policy import train_policy
+
+    return train_policy(settings)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from math import isfinite
+from dataclasses import dataclass
+from itertools import islice
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 
-from vla_training.data.loading.collation import Batch
 from vla_training.data.loading.loaders import evaluation_loader, training_loader
-from vla_training.data.loading.training_set import Item
 from vla_training.recipes.ema import Ema
 from vla_training.recipes.errors import TrainingError
 from vla_training.recipes.interruption import heard_interruption
@@ -40,7 +40,23 @@ from vla_training.recipes.sharing import (
 )
 
 
-def train(job: Job, settings: LoopSettings, out: Path, *, resume: bool = False) -> int:
+@dataclass(frozen=True)
+class Ended:
+    """How a training ended.
+
+    Attributes:
+        step: Steps made.
+        interrupted: Whether it was told to stop before its end; ``patience`` may end it before
+            the last step.
+        best: Lowest validation loss; infinite where there was none.
+    """
+
+    step: int
+    interrupted: bool
+    best: float
+
+
+def train(job: Job, settings: LoopSettings, out: Path, *, resume: bool = False) -> Ended:
     """Trains a model.
 
     SIGINT and SIGTERM end training after the step that is under way, with its state saved.
@@ -51,9 +67,6 @@ def train(job: Job, settings: LoopSettings, out: Path, *, resume: bool = False) 
         out: Holds ``state`` and ``logs``.
         resume: Go on from the newest state.
 
-    Returns:
-        Steps made so far; fewer than those of the settings where it was interrupted.
-
     Raises:
         TrainingError: A loss is not finite, nothing can be resumed, or the disk refused.
         DataError: An item cannot be read or used.
@@ -62,9 +75,9 @@ def train(job: Job, settings: LoopSettings, out: Path, *, resume: bool = False) 
     if resume:
         loop.load()
     with heard_interruption() as interrupted, loop:
-        while loop.step < settings.steps and not loop.stopped:
+        while not (loop.done or loop.stopped):
             loop.advance(interrupted.is_set)
-    return loop.step
+    return Ended(loop.step, interrupted=not loop.done, best=loop.best)
 
 
 class _Loop:
@@ -93,6 +106,14 @@ class _Loop:
         self._ema = Ema(self._parameters, settings.ema) if settings.ema else None
         self.step = 0
         self.stopped = False
+        self.best = inf
+        self._worse = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps were made, or further ones would only make it worse."""
+        settings = self._settings
+        return self.step >= settings.steps or 0 < settings.patience <= self._worse
 
     def __enter__(self) -> "_Loop":
         settings, loading = self._settings, self._loading
@@ -127,7 +148,8 @@ class _Loop:
     @property
     def _loading(self) -> dict[str, Any]:
         pin_memory = self._accelerator.device.type == "cuda"
-        return {"workers": self._settings.workers, "pin_memory": pin_memory}
+        collate = self._job.collate
+        return {"workers": self._settings.workers, "pin_memory": pin_memory, "collate": collate}
 
     def advance(self, interrupted: Callable[[], bool]) -> None:
         """Makes a step, and validates and saves where that is due."""
@@ -144,12 +166,13 @@ class _Loop:
             f"loss {losses['loss']:.4g}, lr {rate:.2e}, {speed:.0f} items/s", refresh=False
         )
         self._bar.update()
-        done = self.step == settings.steps
-        if done or self.step % settings.log_every == 0:
+        if self.done or self.step % settings.log_every == 0:
             self._log("train", {**losses, "learning_rate": rate, "items_per_s": speed})
-        if self._job.validation and (done or self.step % settings.validate_every == 0):
-            self._log("validation", self._validate(self._job.validation))
-        if done or self.stopped or self.step % settings.save_every == 0:
+        if self._job.validation and (self.done or self.step % settings.validate_every == 0):
+            found = self._validate(self._job.validation)
+            self._log("validation", found)
+            self._judge(found["loss"])
+        if self.done or self.stopped or self.step % settings.save_every == 0:
             self._save()
 
     def _learn(self, interrupted: Callable[[], bool]) -> dict[str, float]:
@@ -184,7 +207,15 @@ class _Loop:
         self._optimizer.zero_grad()
         return {"loss": self._total(means), **means, "gradient_norm": length}
 
-    def _validate(self, validation: Dataset[Item]) -> dict[str, float]:
+    def _judge(self, loss: float) -> None:
+        """Takes in the loss of a validation."""
+        better = loss < self.best
+        self._worse = 0 if better else self._worse + 1
+        self.best = min(loss, self.best)
+        if better and self._job.keep_best:
+            self._export()
+
+    def _validate(self, validation: Dataset[Any]) -> dict[str, float]:
         count = len(validation)  # type: ignore[arg-type]
         chosen = np.linspace(0, count - 1, min(count, self._settings.validation_items))
         # Where there are more processes than items, some items are looked at twice.
@@ -196,14 +227,14 @@ class _Loop:
         self._job.model.eval()
         with torch.no_grad(), self._averaged():
             for batch in evaluation_loader(items, size, **self._loading):
-                rngs = validation_rngs(self._settings.seed, [next(places) for _ in batch.task])
-                part = self._prepared(batch, rngs)
+                looked_at = list(islice(places, len(batch)))
+                part = self._prepared(batch, validation_rngs(self._settings.seed, looked_at))
                 counts.append(part.counts)
                 sums.append(self._losses(self._job.model, part.inputs))
         means = _means(self._reduced(_summed(sums)), self._reduced(_summed(counts)))
         return {"loss": self._total(means), **means}
 
-    def _prepared(self, batch: Batch, rngs: Sequence[np.random.Generator]) -> Prepared:
+    def _prepared(self, batch: Any, rngs: Sequence[np.random.Generator]) -> Prepared:
         return self._job.objective.prepare(batch, rngs, self._accelerator.device)
 
     def _losses(self, model: nn.Module, inputs: Any) -> Mapping[str, Tensor]:
@@ -244,16 +275,23 @@ class _Loop:
     # --- on the disk ------------------------------------------------------------------------
 
     def _save(self) -> None:
+        if not (self._job.keep_best and self._job.validation):
+            self._export()
         if self._accelerator.is_main_process:
-            with self._averaged():
-                self._job.export()
             parts: dict[str, Mapping[str, Tensor]] = {
                 "model": self._parameters,
                 "optimizer": moments(self._optimizer, self._parameters),
                 **({"ema": self._ema.weights} if self._ema else {}),
             }
-            write_state(self._out / "state", self.step, parts, self._about, self._settings.keep)
+            best = self.best if isfinite(self.best) else None
+            about = {**self._about, "best validation loss": best, "worse since": self._worse}
+            write_state(self._out / "state", self.step, parts, about, self._settings.keep)
         self._accelerator.wait_for_everyone()
+
+    def _export(self) -> None:
+        if self._accelerator.is_main_process:
+            with self._averaged():
+                self._job.export()
 
     def load(self) -> None:
         """Takes up the newest state.
@@ -277,7 +315,9 @@ class _Loop:
             if self._ema:
                 for name, tensor in read_part(state, "ema", self._ema.weights).items():
                     self._ema.weights[name].copy_(tensor)
-        self.step = about["step"]
+        self.step, self._worse = about["step"], about.get("worse since", 0)
+        best = about.get("best validation loss")
+        self.best = inf if best is None else best
         tensors = read_part(state, "optimizer", moments_like(self._parameters))
         set_moments(self._optimizer, self._parameters, tensors, self.step)
 

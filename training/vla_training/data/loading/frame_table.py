@@ -19,13 +19,20 @@ from pyarrow import compute
 
 from vla_training.data.bags.errors import shown
 from vla_training.data.errors import DataError
-from vla_training.data.labels.frame_labels import ADVANTAGE, POSITIVE, RETURN, UNLABELLED
+from vla_training.data.labels.frame_labels import (
+    ADVANTAGE,
+    POSITIVE,
+    RETURN,
+    SUBTASK_RETURN,
+    UNLABELLED,
+)
 from vla_training.data.loading.frame_columns import Columns, Words
 from vla_training.data.schema import ACTION, BAG_TIME, OUTCOME, STATE, SUBTASK, Outcome
 
 _UNKNOWN: dict[str, np.generic] = {
     OUTCOME: np.int64(Outcome.UNKNOWN),
     RETURN: np.float32(np.nan),
+    SUBTASK_RETURN: np.float32(np.nan),
     ADVANTAGE: np.float32(np.nan),
     POSITIVE: np.int64(UNLABELLED),
 }
@@ -45,8 +52,8 @@ class FrameTable:
         action: (N, A) float32.
         task: Of each frame.
         subtask: Of each frame; empty where there is none.
-        labels: (N,) arrays ``outcome``, ``return``, ``advantage`` and ``positive``; ``UNKNOWN``,
-            NaN and ``UNLABELLED`` where the dataset has none.
+        labels: (N,) arrays ``outcome``, ``return``, ``subtask_return``, ``advantage`` and
+            ``positive``; ``UNKNOWN``, NaN and ``UNLABELLED`` where the dataset has none.
     """
 
     episode: npt.NDArray[np.int64]

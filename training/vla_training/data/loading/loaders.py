@@ -2,9 +2,8 @@
 """Batches in a seeded order, by worker processes or without; from any step on."""
 
 import signal
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, Self
 
 import cv2
 import numpy as np
@@ -13,8 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vla_training.data.errors import DataError
 from vla_training.data.loading.augmentation import Augmentation
-from vla_training.data.loading.collation import collate
-from vla_training.data.loading.training_set import Item
+from vla_training.data.loading.collation import collate as collate_items
 
 
 class Draw(NamedTuple):
@@ -66,23 +64,34 @@ class Draws(Sampler[list[Draw]]):
             yield draws
 
 
-class _Drawn(Dataset[Item]):
+class Augmentable(Protocol):
+    """An item with pictures."""
+
+    def augmented(self, augmentation: Augmentation, seed: Sequence[int]) -> Self:
+        """The same item with its pictures changed."""
+
+
+Collate = Callable[[Sequence[Any]], Any]
+"""Makes a batch, whose ``len`` is the number of its items."""
+
+
+class _Drawn[I: Augmentable](Dataset[I]):
     """Items by draw, augmented by a seed of their own whichever worker reads them."""
 
-    def __init__(self, items: Dataset[Item], augmentation: Augmentation | None, seed: int) -> None:
+    def __init__(self, items: Dataset[I], augmentation: Augmentation | None, seed: int) -> None:
         self._items = items
         self._augmentation = augmentation
         self._seed = seed
 
-    def __getitem__(self, draw: Draw) -> Item:
+    def __getitem__(self, draw: Draw) -> I:
         item = self._items[draw.place]
         if self._augmentation is None:
             return item
-        return replace(item, images=self._augmentation(item.images, (self._seed, *draw)))
+        return item.augmented(self._augmentation, (self._seed, *draw))
 
 
-def training_loader(
-    items: Dataset[Item],
+def training_loader[I: Augmentable](
+    items: Dataset[I],
     batch_size: int,
     steps: int,
     seed: int,
@@ -91,14 +100,15 @@ def training_loader(
     first_step: int = 0,
     workers: int = 0,
     pin_memory: bool = False,
-) -> DataLoader[Item]:
+    collate: Collate = collate_items,
+) -> DataLoader[I]:
     """Shuffled batches, one per step.
 
-    The loader gives a ``Batch`` per step, which follows from dataset, seed and step: it is the
+    The loader gives a batch per step, which follows from dataset, seed and step: it is the
     same with any number of workers, and when training is resumed.
 
     Args:
-        items: A ``TrainingSet``, or several joined.
+        items: A ``TrainingSet``, several joined, or other items that can be augmented.
         batch_size: Items in a batch.
         steps: Of the whole training.
         seed: Of order and augmentation, not negative.
@@ -106,22 +116,28 @@ def training_loader(
         first_step: Step to begin with when training is resumed.
         workers: Processes that load; 0 loads in this one.
         pin_memory: For a GPU.
+        collate: Makes a batch; the default makes a ``Batch`` of ``Item``.
     """
     return DataLoader(
         _Drawn(items, augmentation, seed),
         batch_sampler=Draws(len(items), batch_size, seed, first_step, steps),  # type: ignore[arg-type]
-        **_options(workers, pin_memory),
+        **_options(workers, pin_memory, collate),
     )
 
 
-def evaluation_loader(
-    items: Dataset[Item], batch_size: int, *, workers: int = 0, pin_memory: bool = False
-) -> DataLoader[Item]:
-    """Every item once in a ``Batch``, in order, never augmented; the last may be smaller."""
-    return DataLoader(items, batch_size, **_options(workers, pin_memory))
+def evaluation_loader[I](
+    items: Dataset[I],
+    batch_size: int,
+    *,
+    workers: int = 0,
+    pin_memory: bool = False,
+    collate: Collate = collate_items,
+) -> DataLoader[I]:
+    """Every item once in a batch, in order, never augmented; the last may be smaller."""
+    return DataLoader(items, batch_size, **_options(workers, pin_memory, collate))
 
 
-def _options(workers: int, pin_memory: bool) -> dict:
+def _options(workers: int, pin_memory: bool, collate: Collate) -> dict:
     return {
         "collate_fn": collate,
         "num_workers": workers,

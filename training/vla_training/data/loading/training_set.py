@@ -2,7 +2,7 @@
 """A LeRobot dataset as training wants it: an observation, the actions after it, its labels."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from vla_training.data.bags.errors import shown
 from vla_training.data.errors import DataError
 from vla_training.data.labels.frame_labels import ADVANTAGE, POSITIVE, RETURN
 from vla_training.data.labels.metadata import read_info
+from vla_training.data.loading.augmentation import Augmentation
 from vla_training.data.loading.dataset_schema import dataset_schema
 from vla_training.data.loading.frame_table import FrameTable, read_frame_table
 from vla_training.data.loading.video_clips import find_clips
@@ -63,6 +64,10 @@ class Item:
     episode_index: int
     frame_index: int
 
+    def augmented(self, augmentation: Augmentation, seed: Sequence[int]) -> "Item":
+        """The same item with its pictures changed."""
+        return replace(self, images=augmentation(self.images, seed))
+
 
 class TrainingSet(Dataset[Item]):
     """Frames of a LeRobot v3 dataset.
@@ -75,6 +80,7 @@ class TrainingSet(Dataset[Item]):
         schema: Robot, frames per second, names, and the cameras that items have.
         chunk: Actions in an item, T.
         table: All frames of the episodes, also those that make no item.
+        rows: Rows of the table that make an item, (len,).
 
     Args:
         root: Of the dataset.
@@ -113,17 +119,17 @@ class TrainingSet(Dataset[Item]):
             for camera in self.schema.cameras
         }
         self._videos = VideoReader(0.25 / self.schema.fps, open_videos)
-        self._rows = _rows(self.root, self.table, info["features"], stride, require)
+        self.rows = _rows(self.root, self.table, info["features"], stride, require)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> Item:
-        table, row = self.table, int(self._rows[index])
+        table, row = self.table, int(self.rows[index])
         wanted = np.arange(row, row + self.chunk)
         end = table.end[row]
         return Item(
-            images={camera: self._picture(camera, row) for camera in self.schema.cameras},
+            images={camera: self.picture(camera, row) for camera in self.schema.cameras},
             state=torch.from_numpy(table.state[row].copy()),
             actions=torch.from_numpy(table.action[np.minimum(wanted, end - 1)]),
             action_is_pad=torch.from_numpy(wanted >= end),
@@ -137,7 +143,12 @@ class TrainingSet(Dataset[Item]):
             frame_index=int(table.frame[row]),
         )
 
-    def _picture(self, camera: str, row: int) -> torch.Tensor:
+    def picture(self, camera: str, row: int) -> torch.Tensor:
+        """What a camera saw in a row of the table: (3, H, W) uint8 RGB.
+
+        Raises:
+            DataError: It cannot be read, or has another size than the others.
+        """
         path, start = self._clips[camera][int(self.table.episode[row])]
         picture = self._videos.read(path, start + float(self.table.timestamp[row]))
         if picture.shape[:2] != self.schema.cameras[camera]:
