@@ -64,6 +64,31 @@ def draw_text(
     return ink.shape[1]
 
 
+@lru_cache(maxsize=64)
+def wrap_text(
+    text: str, size: int, width: int, lines: int, *, bold: bool = False
+) -> tuple[str, ...]:
+    """Break a text between its words into at most ``lines`` lines of ``width`` px.
+
+    What does not fit stays in the last line, which ``draw_text`` cuts.
+    """
+    broken: list[str] = []
+    for word in printable(text).split():
+        longer = f"{broken[-1]} {word}" if broken else word
+        if broken and (len(broken) == lines or _fits(longer, size, width, bold)):
+            broken[-1] = longer
+        else:
+            broken.append(word)
+    return tuple(broken)
+
+
+def _fits(line: str, size: int, width: int, bold: bool) -> bool:
+    with _ONE_AT_A_TIME:
+        font, known = _font(size, bold)
+        font.set_text("".join(c if ord(c) in known else _UNKNOWN for c in line))
+        return font.get_width_height()[0] // 64 < width
+
+
 @lru_cache(maxsize=256)  # Most lines stay from frame to frame.
 def _set_line(line: str, size: int, width: int, bold: bool) -> tuple[np.ndarray, int]:
     """Coverage (h, w) uint8 of a line cut to fit, and how many px of it lie below the baseline."""
@@ -75,10 +100,12 @@ def _set_line(line: str, size: int, width: int, bold: bool) -> tuple[np.ndarray,
             font.set_text(candidate)
             return font.get_width_height()[0] // 64 + 1 > width  # From 1/64 px, rounded up.
 
-        if too_wide(line):
+        fits = not too_wide(line)
+        if not fits:
             cuts = [line[:end].rstrip() + "…" for end in range(len(line))]
             line = cuts[max(bisect_left(cuts, True, key=too_wide) - 1, 0)]
-        if not line or too_wide(line):
+            fits = not too_wide(line)
+        if not line or not fits:
             return np.zeros((0, 0), np.uint8), 0
         font.draw_glyphs_to_bitmap()
         return np.array(font.get_image())[:, :width], round(font.get_descent() / 64)

@@ -19,11 +19,14 @@ RED = "#ef6155"
 STATE_COLOURS = {
     "running": SKY,
     "success": GREEN,
+    "finished": GREEN,
     "stalled": AMBER,
+    "dropped": RED,
     "timed out": AMBER,
     "cancelled": AMBER,
     "rejected": RED,
     "aborted": RED,
+    "failure": RED,
     "e-stop": RED,
 }
 
@@ -31,6 +34,12 @@ STATE_COLOURS = {
 def state_colour(state: str) -> str:
     """The colour (#rrggbb) of a run's state; grey for one that is not known."""
     return STATE_COLOURS.get(state.lower(), GREY)
+
+
+def value_state(*, finished: bool, dropped: bool, stalled: bool) -> str:
+    """The state that a value's events amount to; what needs attention comes first."""
+    events = {"finished": finished, "dropped": dropped, "stalled": stalled}
+    return next((state for state, happened in events.items() if happened), "running")
 
 
 def printable(text: str, limit: int = 200) -> str:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vla_nodes.display.style import AMBER, GREEN, GREY, RED, SKY, figure, printable, state_colour
+from vla_nodes.display.terminal_parts import LABEL, arrow, bar, head
 
 Level = Literal["warn", "error", "stale"]
 
@@ -28,7 +29,6 @@ FAULTS = 3
 ERROR_SCALE = 0.1  # rad or m that fill a joint's bar
 LEVEL_COLOURS: Mapping[str, str] = {"error": RED, "stale": RED, "warn": AMBER}
 NODE_MARKS = {"active": ("●", GREEN), "inactive": ("○", AMBER), "unconfigured": ("○", AMBER)}
-LABEL = GREY
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,10 @@ def summary_line(view: RunView) -> str:
 
 def _head(view: RunView) -> Table:
     colour = state_colour(view.state)
-    state = Text(f" {printable(view.state.upper(), 20)} ", style=f"bold reverse {colour}")
     share = view.elapsed / view.limit if view.limit > 0 else math.nan
-    time = Text.assemble((_bar(share, 16), colour), f"  {_of_limit(view)}")
     value = Text.assemble(
-        (_bar(1 + view.value, 16), SKY),
-        f"  {figure(view.value, '.2f')}  {_arrow(view.trend)}{figure(view.trend, '+.3f')}/s",
+        (bar(1 + view.value, 16), SKY),
+        f"  {figure(view.value, '.2f')}  {arrow(view.trend)}{figure(view.trend, '+.3f')}/s",
         ("    energy  ", LABEL),
         figure(view.energy, ".2f"),
     )
@@ -130,13 +128,8 @@ def _head(view: RunView) -> Table:
         "value": value,
         "chunks": rates,
     }
-    table = Table.grid(expand=True, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, overflow="ellipsis")
-    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    table.add_row(state, time)
-    for label, line in lines.items():
-        table.add_row(Text(label, style=LABEL), line)
-    return table
+    time = Text.assemble((bar(share, 16), colour), f"  {_of_limit(view)}")
+    return head(view.state, time, lines)
 
 
 def _joints(view: RunView) -> Table:
@@ -210,18 +203,6 @@ def _of_limit(view: RunView) -> str:
 def _policy(view: RunView) -> str:
     p50, p99 = (figure(1e3 * s, ".0f") for s in (view.latency_p50, view.latency_p99))
     return f"{figure(view.chunk_rate, '.1f')} Hz, {p50} ms (p99 {p99} ms)"
-
-
-def _arrow(trend: float) -> str:
-    if math.isnan(trend):
-        return ""
-    return "↗ " if trend > 0.005 else "↘ " if trend < -0.005 else "→ "
-
-
-def _bar(share: float, width: int) -> str:
-    """A bar of ``width`` characters, filled to a share in [0, 1]."""
-    filled = 0 if math.isnan(share) else round(width * min(max(share, 0.0), 1.0))
-    return "━" * filled + "┄" * (width - filled)
 
 
 def _signed_bar(share: float, width: int) -> str:

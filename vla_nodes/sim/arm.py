@@ -15,9 +15,10 @@ os.environ.setdefault("MUJOCO_GL", "egl" if find_library("EGL") else "osmesa")
 import mujoco
 
 from vla_nodes.sim import kinematics, tasks
-from vla_nodes.sim.layout import LayoutOptions, sample_layout
+from vla_nodes.sim.layout import AREA, MAX_YAW, SPACING, LayoutOptions, sample_layout
 from vla_nodes.sim.mjcf import mjcf
 from vla_nodes.sim.scene import (
+    ARM_JOINTS,
     CAMERAS,
     COLOURS,
     CUBES,
@@ -34,6 +35,8 @@ HOME_POSE = np.array([0.18, 0.0, 0.22, kinematics.DOWN, 0.0])
 HOME = np.append(kinematics.inverse(HOME_POSE, np.array([0.0, 1.6, -1.7, -1.5, 0.0])), 0.04)
 REST_SPEED = 0.02  # m/s; a slower cube lies still
 CLEARANCE = 0.05  # m between tool and cube when the gripper is out of the way
+GIVE = 0.02  # share of a command that a blocked joint still follows
+FALL = 0.02  # m that a knocked cube comes down
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
@@ -64,7 +67,8 @@ class TabletopArm:
     def reset(self, seed: int, options: LayoutOptions | None = None) -> None:
         """Put the arm at home at time 0 and lay the table; the same seed lays the same table."""
         options = options or LayoutOptions()
-        rng = np.random.default_rng(seed)
+        self._rng = rng = np.random.default_rng(seed)
+        self._blocked_at: np.ndarray | None = None
         layout = sample_layout(rng, options)
         mujoco.mj_resetData(self._model, self._data)
         self._jitter(rng, options)
@@ -100,7 +104,7 @@ class TabletopArm:
         mujoco.mj_forward(self._model, self._data)
 
     def command(self, positions: np.ndarray, velocities: np.ndarray | None = None) -> None:
-        """Set the reference of the joint servos until the next command.
+        """Set the reference of the joint servos until the next command, unless they are blocked.
 
         Args:
             positions: Joint positions (6,), rad and m; cut to the joints' ranges.
@@ -116,7 +120,55 @@ class TabletopArm:
         for name, values in (("positions", positions), ("velocities", velocities)):
             if values.shape != (6,) or not np.isfinite(values).all():
                 raise ValueError(f"command: {name} is {values}; it must hold 6 finite numbers")
-        self._data.ctrl[:] = np.clip(positions, LOWER, UPPER) + KV / KP * velocities
+        control = np.clip(positions, LOWER, UPPER) + KV / KP * velocities
+        if self._blocked_at is not None:
+            control = self._blocked_at + GIVE * (control - self._blocked_at)
+        self._data.ctrl[:] = control
+
+    def block(self, blocked: bool) -> None:
+        """Make the joints stay where they are whatever is commanded, or follow commands again.
+
+        They give a little, as a real arm does that strains against something. The gripper keeps
+        its grip. A reset frees the arm.
+        """
+        if not blocked:
+            self._blocked_at = None
+        elif self._blocked_at is None:
+            arm = slice(len(ARM_JOINTS))
+            self._data.ctrl[arm] = self.joint_positions[arm]
+            self._blocked_at = self._data.ctrl.copy()
+
+    def knock(self) -> str:
+        """Knock away the cube that is held, or else the one on the table nearest to the tool.
+
+        It comes down elsewhere on the table, within the arm's reach and apart from other things.
+
+        Returns:
+            The cube's colour.
+
+        Raises:
+            ValueError: No cube lies outside the tray.
+        """
+        poses = self.objects()
+        tray, tool = poses.pop("tray"), self.tool_position
+        away = {
+            colour: float(np.linalg.norm(poses[f"{colour}_cube"][:3] - tool))
+            for colour in self.colours
+            if not tasks.inside_tray(poses[f"{colour}_cube"], tray)
+        }
+        if not away:
+            raise ValueError("no cube lies outside the tray")
+        colour = min(away, key=away.__getitem__)
+        taken = np.array([tool[:2], *(pose[:2] for pose in poses.values())])
+        places = self._rng.uniform(AREA[0], AREA[1], (64, 2))
+        room = np.linalg.norm(places[:, None] - taken, axis=2).min(axis=1)
+        # The first with room for open fingers; where there is none, the one with most.
+        place = places[np.argmax(np.minimum(room, SPACING))]
+        height = self._half_height(f"{colour}_cube") + FALL
+        self.place(
+            f"{colour}_cube", np.array([*place, height]), self._rng.uniform(-MAX_YAW, MAX_YAW)
+        )
+        return colour
 
     def advance(self, steps: int = 1) -> None:
         """Let ``steps`` times ``scene.TIMESTEP`` seconds pass."""

@@ -82,29 +82,54 @@ def rollout(
         timing: Of the loop.
     """
     start = arm.time
-    hold = arm.joint_positions
-    old = new = _Chunk(start, np.array([hold]), hold, timing.dt)
-    arriving: list[tuple[float, _Chunk]] = []
-    commands, measured = [hold], [hold]
-    next_plan, switched = start, start - timing.fade
-    while (now := arm.time) - start < timing.limit:
-        if now >= next_plan - 1e-9:
-            if arm.task_done(task):
-                break
-            state = arm.joint_positions
-            targets = planner(state, arm.scene_vector(), task)
-            arriving.append((now + timing.delay, _Chunk(now, targets, state, timing.dt)))
-            next_plan += timing.replan
-        if arriving and now >= arriving[0][0] - 1e-9:
-            old, new, switched = new, arriving.pop(0)[1], now
-        due = now + TICK
-        weight = min(1.0, (due - switched) / timing.fade) if timing.fade else 1.0
-        command = (1.0 - weight) * old.at(due) + weight * new.at(due)
+    pilot = Pilot(arm, planner, task, timing)
+    commands, measured = [arm.joint_positions], [arm.joint_positions]
+    while arm.time - start < timing.limit:
+        if pilot.replans and arm.task_done(task):
+            break
+        command = pilot.command()
         measured.append(arm.joint_positions)
         arm.command(command, (command - commands[-1]) / TICK)
         commands.append(command)
         arm.advance(round(TICK / TIMESTEP))
     return Outcome(arm.task_done(task), arm.time - start, np.array(commands), np.array(measured))
+
+
+class Pilot:
+    """Makes a planner's late chunks into one command per tick, from where the arm is now.
+
+    Args:
+        arm: That is driven.
+        planner: As for ``rollout``.
+        task: As for ``rollout``.
+        timing: Of the loop; its limit is not heeded.
+    """
+
+    def __init__(self, arm: TabletopArm, planner: Planner, task: str, timing: Timing) -> None:
+        self._arm, self._planner, self._task, self._timing = arm, planner, task, timing
+        hold = arm.joint_positions
+        self._old = self._new = _Chunk(arm.time, np.array([hold]), hold, timing.dt)
+        self._arriving: list[tuple[float, _Chunk]] = []
+        self._next_plan, self._switched = arm.time, arm.time - timing.fade
+
+    @property
+    def replans(self) -> bool:
+        """Whether the next command comes with a new observation."""
+        return self._arm.time >= self._next_plan - 1e-9
+
+    def command(self) -> np.ndarray:
+        """The joint positions (6,) due one tick from now; to be called once per tick."""
+        now, timing = self._arm.time, self._timing
+        if self.replans:
+            state = self._arm.joint_positions
+            targets = self._planner(state, self._arm.scene_vector(), self._task)
+            self._arriving.append((now + timing.delay, _Chunk(now, targets, state, timing.dt)))
+            self._next_plan += timing.replan
+        if self._arriving and now >= self._arriving[0][0] - 1e-9:
+            self._old, self._new, self._switched = self._new, self._arriving.pop(0)[1], now
+        due = now + TICK
+        weight = min(1.0, (due - self._switched) / timing.fade) if timing.fade else 1.0
+        return (1.0 - weight) * self._old.at(due) + weight * self._new.at(due)
 
 
 class _Chunk:

@@ -10,9 +10,13 @@ import tyro
 from vla_nodes.models.errors import CheckpointError
 from vla_training.data.errors import DataError
 from vla_training.evaluation.policy_arguments import PolicyArguments
+from vla_training.evaluation.value_arguments import ValueArguments
 from vla_training.recipes.errors import TrainingError, last_line
 
-_COMMANDS: dict[str, Callable[..., PolicyArguments]] = {"policy": PolicyArguments}
+_COMMANDS: dict[str, Callable[..., PolicyArguments | ValueArguments]] = {
+    "policy": PolicyArguments,
+    "value": ValueArguments,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,10 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = tyro.extras.subcommand_cli_from_dict(_COMMANDS, prog="vla-eval", args=argv)
         # PyTorch's threads wait by spinning, which stops all work where loaders want processors.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        # What evaluates takes seconds to import, and --help is to come at once.
-        from vla_training.evaluation.policy import evaluate
-
-        evaluate(arguments)
+        _evaluate(arguments)
     except (DataError, CheckpointError, TrainingError, OSError) as error:
         print(f"vla-eval: {last_line(error)}", file=sys.stderr)
         return 1
@@ -32,6 +33,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("vla-eval: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _evaluate(arguments: PolicyArguments | ValueArguments) -> None:
+    """What evaluates takes seconds to import, and --help is to come at once."""
+    if isinstance(arguments, ValueArguments):
+        from vla_training.evaluation import value
+
+        value.evaluate(arguments)
+    else:
+        from vla_training.evaluation import policy
+
+        policy.evaluate(arguments)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,12 @@
 """A policy's errors, its chunks, and its subtasks as pictures."""
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -19,8 +16,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from vla_nodes.display.joint_plot import DPI, FAINT, INK
+from vla_nodes.display.joint_plot import INK
 from vla_nodes.display.style import BLUE, GREEN, GREY, ORANGE, RED, SKY, printable
+from vla_training.evaluation import plot_pages
 from vla_training.evaluation.action_errors import BEST, HOLD, MEAN, POLICY, ActionErrors
 
 SUBTASK_COLOURS = (BLUE, ORANGE, GREEN, SKY, "#cc79a7", "#f0e442", RED, INK)
@@ -32,33 +30,6 @@ _LINES = {  # colour, width, style
     BEST: (SKY, 1.6, "-"),
     HOLD: (ORANGE, 1.4, (0, (5, 2))),
     MEAN: (GREY, 1.4, (0, (1.5, 1.5))),
-}
-_STYLE: Any = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlecolor": INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.7,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "text.color": INK,
-    "text.parse_math": False,
-    "figure.titlesize": 14,
-    "figure.titleweight": "bold",
-    "figure.constrained_layout.use": True,
-    "legend.frameon": False,
-    "legend.fontsize": 10,
 }
 
 
@@ -212,15 +183,8 @@ def _page(
     """A page of ``count`` axes, ``height`` inches each; it is written at the end, whole."""
     columns = min(columns, count)
     rows = math.ceil(count / columns)
-    with mpl.rc_context(_STYLE):
-        page = Figure(figsize=(11.0, 1.4 + rows * height))
+    with plot_pages.page(path, 11.0, 1.4 + rows * height) as page:
         axes = page.subplots(rows, columns, squeeze=False, sharex=True).flatten().tolist()
         for unused in axes[count:]:
             unused.set_visible(False)
         yield page, axes[:count]
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            page.savefig(aside, format="png", dpi=DPI)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
