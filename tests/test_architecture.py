@@ -22,14 +22,15 @@ MAY_IMPORT = {
     ),
     "inference": (
         {"contract", "observation", "models", "inference"},
-        {"numpy", "torch", "safetensors", "huggingface_hub", "lerobot"},
+        {"numpy", "torch", "safetensors", "huggingface_hub", "lerobot", "onnxruntime"},
     ),
     "sim": (
         {"contract", "observation", "inference", "sim"},
         {"numpy", "mujoco", "gymnasium"},
     ),
     "display": ({"contract", "display"}, {"numpy", "cv2", "av", "matplotlib", "rich"}),
-    "bringup": ({"contract", "bringup"}, {"yaml", "tyro"}),
+    "bringup": ({"contract", "bringup"}, {"yaml", "tyro", "launch", "launch_ros"}),
+    "monitoring": ({"monitoring"}, {"numpy"}),
     "recording": ({"contract", "recording"}, {"mcap", "rosbags", "yaml"}),
 }
 # Of the data rooms of the offline package, what lies before each of them.
@@ -43,11 +44,15 @@ DATA_MAY_IMPORT = {
     "checks": {"bags", "frames"},
     "labels": set(),
     "loading": {"bags", "labels"},
+    "demonstrations": {"frames", "writing"},
+    "vqa": set(),
+    "demonstrations": {"frames", "writing"},
+    "vqa": {"bags", "loading"},
 }
 ROS = {
     *("rclpy", "rcl_interfaces", "builtin_interfaces", "diagnostic_msgs", "lifecycle_msgs"),
     *("rosgraph_msgs", "sensor_msgs", "std_msgs", "std_srvs", "trajectory_msgs"),
-    *("action_msgs", "vla_interfaces"),
+    *("action_msgs", "geometry_msgs", "visualization_msgs", "vla_interfaces"),
 }
 
 

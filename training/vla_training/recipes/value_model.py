@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from vla_nodes.models.checkpoint_folder import find_checkpoint
 from vla_nodes.models.cross_attention_value import CrossAttentionValue
 from vla_nodes.models.stitched_value import StitchedValue
 from vla_nodes.models.tokenizer import TOKENIZER, Tokenizer
@@ -19,6 +18,7 @@ from vla_nodes.models.weights import load_weights
 from vla_training.recipes.errors import TrainingError
 from vla_training.recipes.lora import adapt
 from vla_training.recipes.pretrained import load_pretrained, pretrained_config
+from vla_training.recipes.pretrained_tokenizer import gemma_tokenizer
 from vla_training.recipes.value_settings import ValueModelSettings
 
 Model = CrossAttentionValue | StitchedValue
@@ -63,8 +63,11 @@ def read_value_beginning(arch: Arch, settings: ValueModelSettings) -> ValueBegin
             checkpoint.config, tokenizer, checkpoint.folder, checkpoint.interface
         )
     else:
-        words = settings.tokenizer or find_checkpoint(settings.gemma or "")
-        tokenizer = Tokenizer.read(words)
+        tokenizer = (
+            Tokenizer.read(settings.tokenizer)
+            if settings.tokenizer
+            else gemma_tokenizer(settings.gemma or "")
+        )
         base = SIZES[settings.size](arch)
         if not settings.gemma:
             base = replace(base, vocabulary=-(-tokenizer.size // _ROWS) * _ROWS)
@@ -100,7 +103,7 @@ def make_model(beginning: ValueBeginning, settings: ValueModelSettings, seed: in
         # A history that the checkpoint did not have brings new embeddings of ages.
         load_weights(model, beginning.init, strict=beginning.config.history == 1)
     else:
-        load_pretrained(model, settings.siglip, settings.gemma)
+        print(load_pretrained(model, settings.siglip, settings.gemma))
     if settings.freeze_vision:
         model.vision.requires_grad_(False)
     if settings.freeze_language:
