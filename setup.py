@@ -26,7 +26,7 @@ setup(
         (f"share/{PACKAGE}/config/contracts", files("config/contracts", "*")),
     ],
     install_requires=["setuptools"],
-    extras_require={"test": ["pytest"]},
+    extras_require={"rerun": ["rerun-sdk>=0.23"], "test": ["pytest"]},
     zip_safe=True,
     maintainer="vla_nodes maintainers",
     maintainer_email="maintainers@vla-nodes.org",
@@ -39,8 +39,10 @@ setup(
             "recorder = vla_nodes.nodes.recorder:main",
             "supervisor = vla_nodes.nodes.supervisor:main",
             "sim = vla_nodes.nodes.sim:main",
+            "value_monitor = vla_nodes.nodes.value_monitor:main",
             "vla-bringup = vla_nodes.bringup.main:main",
             "vla-demo = vla_nodes.nodes.demo:main",
+            "vla-watch = vla_nodes.nodes.watch:main",
         ]
     },
 )

@@ -46,8 +46,6 @@ DATA_MAY_IMPORT = {
     "loading": {"bags", "labels"},
     "demonstrations": {"frames", "writing"},
     "vqa": set(),
-    "demonstrations": {"frames", "writing"},
-    "vqa": {"bags", "loading"},
 }
 ROS = {
     *("rclpy", "rcl_interfaces", "builtin_interfaces", "diagnostic_msgs", "lifecycle_msgs"),

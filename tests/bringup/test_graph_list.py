@@ -12,14 +12,27 @@ from vla_nodes.bringup.graph import (
     RESPAWN_TRIES,
     BringupError,
     BringupOptions,
+    MonitorOptions,
     NodeSpec,
     graph,
+    monitor_graph,
 )
 from vla_nodes.bringup.processes import GraphProcesses
 
 
 def parameters(options: BringupOptions) -> dict[str, dict]:
     return {node.name: dict(node.parameters) for node in graph(options)}
+
+
+def declared(node: NodeSpec) -> set[str]:
+    """Parameters of a node, by its dataclass."""
+    wanted = node.name.replace("_", "") + "parameters"
+    return {
+        name
+        for kind in vars(importlib.import_module(node.module)).values()
+        if isinstance(kind, type) and kind.__name__.lower() == wanted
+        for name in kind.__dataclass_fields__
+    }
 
 
 def test_without_options_it_is_the_simulated_arm_in_simulated_time() -> None:
@@ -59,15 +72,9 @@ def test_options_that_do_not_fit_are_refused_in_words(options: BringupOptions, w
 
 
 def test_every_node_has_a_parameter_for_what_it_is_given(tmp_path: Path) -> None:
-    for node in graph(BringupOptions(record=str(tmp_path))):
-        module = importlib.import_module(node.module)
-        declared = {
-            name
-            for kind in vars(module).values()
-            if isinstance(kind, type) and kind.__name__.lower() == f"{node.name}parameters"
-            for name in kind.__dataclass_fields__
-        }
-        assert set(node.parameters) - {"use_sim_time"} <= declared, node.name
+    options = BringupOptions(record=str(tmp_path), value_checkpoint="/value")
+    for node in (*graph(options), *monitor_graph(MonitorOptions(checkpoint="/value"))):
+        assert set(node.parameters) - {"use_sim_time"} <= declared(node), node.name
 
 
 def test_the_recorder_runs_where_there_is_a_folder_and_nothing_depends_on_it(
@@ -77,7 +84,44 @@ def test_the_recorder_runs_where_there_is_a_folder_and_nothing_depends_on_it(
     assert list(nodes) == ["sim", "commander", "policy", "recorder", "supervisor"]
     assert nodes["recorder"]["root"] == str(tmp_path)
     assert nodes["supervisor"]["managed_nodes"][-1] == "recorder"
-    assert nodes["supervisor"]["optional_nodes"] == ["recorder"]
+    assert "recorder" in nodes["supervisor"]["optional_nodes"]
+
+
+def test_with_a_value_function_it_is_the_monitor_that_tells_how_far_the_task_is() -> None:
+    assert parameters(BringupOptions())["sim"]["publish_value"] is True
+    options = BringupOptions(value_checkpoint="/value", value_engine="onnxruntime")
+    nodes = parameters(options)
+    assert list(nodes) == ["sim", "commander", "policy", "value_monitor", "supervisor"]
+    assert nodes["sim"]["publish_value"] is False
+    assert nodes["value_monitor"]["checkpoint"] == "/value"
+    assert nodes["value_monitor"]["engine"] == "onnxruntime"
+    assert nodes["value_monitor"]["use_sim_time"]
+    assert "autostart" not in nodes["value_monitor"]
+    assert "value_monitor" in nodes["supervisor"]["managed_nodes"]
+    assert "value_monitor" in nodes["supervisor"]["optional_nodes"]
+
+
+def test_a_monitor_alone_brings_itself_up() -> None:
+    (node,) = monitor_graph(MonitorOptions(checkpoint="/value", task="tidy", use_sim_time=True))
+    assert node.name == "value_monitor"
+    assert node.parameters["autostart"] is True
+    assert node.parameters["use_sim_time"] is True
+    assert node.parameters["task"] == "tidy"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (MonitorOptions(), "checkpoint: name the folder of a value function"),
+        (MonitorOptions(checkpoint="/value", contract="nobody"), "'nobody' is neither"),
+        (MonitorOptions(checkpoint="/value", params_file="no.yaml"), "no file 'no.yaml'"),
+    ],
+)
+def test_options_of_a_monitor_that_do_not_fit_are_refused(
+    options: MonitorOptions, words: str
+) -> None:
+    with pytest.raises(BringupError, match=words):
+        monitor_graph(options)
 
 
 def test_a_process_that_keeps_dying_is_started_again_a_bounded_number_of_times(

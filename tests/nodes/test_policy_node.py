@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import rclpy
-from vla_interfaces.msg import Task
+from vla_interfaces.msg import Task, ValueEstimate
 
 from vla_nodes.bringup.graph import find_contract
 from vla_nodes.inference import ActionPlan, PolicyError
@@ -17,6 +17,7 @@ from vla_nodes.nodes import policy as module
 from vla_nodes.nodes.diagnostics import WARN
 from vla_nodes.nodes.policy import PolicyNode
 from vla_nodes.nodes.policy_parameters import PolicyParameters
+from vla_nodes.nodes.stamps import time_message
 from vla_nodes.observation.observation import Observation
 
 SECOND = 10**9
@@ -223,3 +224,44 @@ def test_cleaned_up_the_policy_is_let_go_before_another_is_loaded(rig: Rig) -> N
     rig.node.cleanup()
     gc.collect()
     assert policy() is None
+
+
+@pytest.mark.parametrize("event", ["stalled", "dropped", "subtask_finished"])
+def test_the_planner_looks_again_when_an_event_begins_and_not_while_it_lasts(
+    rig: Rig, event: str
+) -> None:
+    def tell(goal: int = 1, subtask: str = "wave", **events: bool) -> list[str]:
+        rig.node._on_value(ValueEstimate(goal=goal, subtask=subtask, **events))
+        rig.step(0.15)
+        return rig.chosen()
+
+    rig.give(1)
+    rig.step()
+    assert rig.chosen() == ["reset", "plan", "act"]
+    assert tell() == ["act"]
+    assert tell(goal=2, **{event: True}) == ["act"]
+    assert tell(**{event: True}) == ["plan", "act"]
+    assert tell(**{event: True}) == ["act"]
+    assert tell() == ["act"]
+    assert tell(**{event: True}) == ["plan", "act"]
+    if event == "subtask_finished":
+        assert tell(subtask="bow", subtask_finished=True) == ["plan", "act"]
+    rig.give(2)
+    rig.step()
+    rig.chosen()
+    assert tell(goal=2, **{event: True}) == ["plan", "act"]
+
+
+def test_the_planner_looks_at_an_observation_that_shows_the_event(rig: Rig) -> None:
+    rig.give(1)
+    rig.step()
+    rig.chosen()
+    event = ValueEstimate(goal=1, stalled=True)
+    event.header.stamp = time_message(rig.now + SECOND // 2)
+    rig.node._on_value(event)
+    rig.step(0.4)
+    assert rig.chosen() == ["act"]
+    rig.step(0.2)
+    assert rig.chosen() == ["plan", "act"]
+    rig.step(0.2)
+    assert rig.chosen() == ["act"]

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,36 @@ def wrist_elsewhere(tmp_path: Path) -> Callable:
         return BringupOptions(contract=str(file)), parameters
 
     return write
+
+
+@pytest.fixture(scope="session")
+def value_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny value function for the simulated arm, nearly sure of -0.5. Not to be written to."""
+    import tokenizers
+    import torch
+    from tokenizers import models, pre_tokenizers
+
+    from vla_nodes.models.tokenizer import Tokenizer
+    from vla_nodes.models.value_checkpoint import ValueInterface, write_value_checkpoint
+    from vla_nodes.models.value_config import tiny
+    from vla_nodes.models.value_model import make_value_model
+
+    alphabet = ["<pad>", "<bos>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = tokenizers.Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens(alphabet[:3])
+    config = replace(tiny("cross-attention"), history=2, history_step=0.4, max_tokens=64)
+    torch.manual_seed(0)
+    model = make_value_model(config)
+    with torch.no_grad():
+        last = [parameter for parameter in model.parameters() if parameter.shape == (201,)][-1]
+        last.copy_(-40.0 * (torch.linspace(-1.0, 0.0, 201) + 0.5).abs())
+    interface = ValueInterface(
+        ("wrist", "front"), 20.0, ("clear the table",), 0, (0.8, 0.1, 0.1), {}
+    )
+    folder = tmp_path_factory.mktemp("checkpoints") / "value"
+    write_value_checkpoint(folder, model, config, interface, Tokenizer(tokenizer))
+    return folder
 
 
 @pytest.fixture

@@ -3,7 +3,10 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
+from sensor_msgs.msg import JointState
+from std_srvs.srv import SetBool, Trigger
 from vla_interfaces.action import ExecuteTask
 
 from vla_nodes.bringup.graph import BringupOptions
@@ -24,3 +27,35 @@ def test_the_expert_clears_the_table_through_the_nodes_on_every_seed(launch: Cal
                 failures[seed] = result.message
         graph.client.check_limits(graph.contract, simulated_time=True)
         assert not failures
+
+
+def test_a_blocked_arm_stops_and_a_knocked_cube_moves(launch: Callable) -> None:
+    with launch(BringupOptions()) as graph:
+        client = graph.client
+        client.wait_until_ready()
+        colour = client.reset_simulation(1, cubes=1).split()[0]
+        arm: list[np.ndarray] = []
+        cube: list[np.ndarray] = []
+
+        def on_scene(message: JointState) -> None:
+            at = message.name.index(f"{colour}_cube.x")
+            cube.append(np.array(message.position[at : at + 3]))
+
+        client.node.create_subscription(
+            JointState, "/joint_states", lambda message: arm.append(np.array(message.position)), 10
+        )
+        client.node.create_subscription(JointState, "/sim/scene", on_scene, 10)
+        client.start("clear the table")
+        client.wait_until_moving()
+        assert client.call(SetBool, "sim/block", SetBool.Request(data=True)).success
+        client.wait_until(
+            lambda: len(arm) > 100 and np.ptp(arm[-50:], axis=0).max() < 0.01,
+            10.0,
+            "the blocked arm is at rest",
+        )
+        before = cube[-1]
+        response = client.call(Trigger, "sim/knock", Trigger.Request())
+        assert (response.success, response.message) == (True, f"the {colour} cube")
+        client.wait_until(
+            lambda: np.linalg.norm(cube[-1] - before) > 0.05, 5.0, "the knocked cube moves"
+        )

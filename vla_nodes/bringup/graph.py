@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which processes make the graph, with which parameters.
 
-``launch/bringup.launch.py`` and ``vla-bringup`` both read this list, so there is no second copy
-to keep in step.
+The launch files and ``vla-bringup`` all read this list, so there is no second copy to keep in
+step.
 """
 
 import os
@@ -15,6 +15,7 @@ from pathlib import Path
 PACKAGE = "vla_nodes"
 DEFAULT_CONTRACT = "sim_arm"
 RECORDER = "recorder"
+VALUE_MONITOR = "value_monitor"
 
 # Environment variable with the number of the signal that a node gets when its launcher dies, so
 # that no node outlives it.
@@ -48,6 +49,10 @@ class BringupOptions:
         autostart: The supervisor brings the nodes up by itself.
         rviz: Also start rviz2 (needs a ROS 2 installation).
         record: Folder that gets a folder for every episode; empty: nothing is recorded.
+        value_checkpoint: Folder of a value function; empty: the simulation tells the true
+            progress, and on a robot nobody does.
+        value_engine: What runs it: torch or onnxruntime.
+        value_device: Where it computes: cpu, cuda, cuda:N.
     """
 
     contract: str = DEFAULT_CONTRACT
@@ -62,6 +67,36 @@ class BringupOptions:
     autostart: bool = True
     rviz: bool = False
     record: str = ""
+    value_checkpoint: str = ""
+    value_engine: str = "torch"
+    value_device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class MonitorOptions:
+    """What a user may choose for a value monitor alone; the names are those of launch arguments.
+
+    Attributes:
+        contract: Path of the contract, or the name of one that ships with the package.
+        checkpoint: Folder of the value function.
+        task: Task in plain words while no Task message gives one.
+        engine: What runs the value function: torch or onnxruntime.
+        device: Where it computes: cpu, cuda, cuda:N.
+        use_sim_time: Follow /clock, as a played bag needs.
+        namespace: Namespace of the node.
+        params_file: ROS parameter file that overrides everything here.
+        rviz: Also start rviz2 (needs a ROS 2 installation).
+    """
+
+    contract: str = DEFAULT_CONTRACT
+    checkpoint: str = ""
+    task: str = ""
+    engine: str = "torch"
+    device: str = "cpu"
+    use_sim_time: bool = False
+    namespace: str = ""
+    params_file: str = ""
+    rviz: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,8 +124,7 @@ def graph(options: BringupOptions) -> tuple[NodeSpec, ...]:
         BringupError: The options do not fit together.
     """
     contract = str(find_contract(options.contract))
-    if options.params_file and not Path(options.params_file).is_file():
-        raise BringupError(f"params_file: no file '{options.params_file}'")
+    _check_params_file(options.params_file)
     if not options.use_sim and options.backend == "expert":
         raise BringupError(
             "backend: the scripted expert works on the simulated arm only; choose another one, "
@@ -119,8 +153,16 @@ def graph(options: BringupOptions) -> tuple[NodeSpec, ...]:
             "contract": contract,
             "publish_clock": use_sim_time,
             "lockstep": options.lockstep,
+            "publish_value": not options.value_checkpoint,
         }
         nodes.insert(0, NodeSpec("sim", simulation))
+    if options.value_checkpoint:
+        value = {
+            "checkpoint": options.value_checkpoint,
+            "engine": options.value_engine,
+            "device": options.value_device,
+        }
+        nodes.append(NodeSpec(VALUE_MONITOR, {**common, **value}))
     if options.record:
         root = Path(options.record).expanduser()
         if not root.is_dir():
@@ -131,9 +173,30 @@ def graph(options: BringupOptions) -> tuple[NodeSpec, ...]:
         "autostart": options.autostart,
         "managed_nodes": [node.name for node in nodes],
         # Nothing that only watches may stop the robot.
-        "optional_nodes": [RECORDER],
+        "optional_nodes": [VALUE_MONITOR, RECORDER],
     }
     return (*nodes, NodeSpec("supervisor", supervisor))
+
+
+def monitor_graph(options: MonitorOptions) -> tuple[NodeSpec, ...]:
+    """A value monitor alone, which brings itself up.
+
+    Raises:
+        BringupError: The options do not fit together.
+    """
+    _check_params_file(options.params_file)
+    if not options.checkpoint:
+        raise BringupError("checkpoint: name the folder of a value function")
+    parameters = {
+        "contract": str(find_contract(options.contract)),
+        "checkpoint": options.checkpoint,
+        "task": options.task,
+        "engine": options.engine,
+        "device": options.device,
+        "use_sim_time": options.use_sim_time,
+        "autostart": True,
+    }
+    return (NodeSpec(VALUE_MONITOR, parameters),)
 
 
 def find_contract(name: str) -> Path:
@@ -154,6 +217,11 @@ def find_contract(name: str) -> Path:
     raise BringupError(
         f"contract: '{name}' is neither a .yaml file nor one of {', '.join(shipped)}"
     )
+
+
+def _check_params_file(file: str) -> None:
+    if file and not Path(file).is_file():
+        raise BringupError(f"params_file: no file '{file}'")
 
 
 def node_environment() -> dict[str, str]:

@@ -41,7 +41,8 @@ def parameter(
     """A dataclass field that becomes a ROS parameter.
 
     Args:
-        default: Its type is the parameter's type; a tuple of strings becomes a string array.
+        default: Its type is the parameter's type; a tuple of strings or of floats, which must not
+            be empty, becomes an array of them.
         description: Shown by ``ros2 param describe``; says the unit and what it does.
         minimum: Smallest number allowed.
         maximum: Greatest number allowed.
@@ -178,9 +179,11 @@ def _problem(item: Field, value: Any) -> str | None:
 def _wanted(item: Field) -> str:
     low, high = item.metadata["minimum"], item.metadata["maximum"]
     kind = {bool: "true or false", int: "a whole number", float: "a number with a decimal point"}
-    wanted = kind.get(
-        type(item.default), "a string" if isinstance(item.default, str) else "strings"
-    )
+    if isinstance(item.default, tuple):
+        numbers = all(isinstance(value, float) for value in item.default)
+        wanted = "numbers with a decimal point" if numbers else "strings"
+    else:
+        wanted = kind.get(type(item.default), "a string")
     if item.metadata["choices"]:
         wanted = "one of " + ", ".join(item.metadata["choices"])
     if low is not None and high is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from sensor_msgs.msg import CompressedImage, Image, JointState
+from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectoryPoint
 from vla_interfaces.msg import ActionChunk, Subtask, Task, ValueEstimate
 
@@ -22,6 +22,7 @@ from vla_nodes.inference import ActionPlan, PolicyError
 from vla_nodes.nodes import qos, topics
 from vla_nodes.nodes.diagnostics import OK, WARN, Health, Percentiles, RateMeter
 from vla_nodes.nodes.lifecycle import ManagedNode
+from vla_nodes.nodes.observing import frozen_streams, image_message, stream_figures
 from vla_nodes.nodes.policy_parameters import PolicyParameters, load_policy
 from vla_nodes.nodes.process import run_node
 from vla_nodes.nodes.stamps import SECOND, duration_message, nanoseconds, time_message
@@ -46,7 +47,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._last_plan = 0
         self._last_stamp = 0
         self._sequence = 0
-        self._replan = False
+        self._replan_from: int | None = None
+        self._events: set[str] = set()
         self._blocked = ""
         self._observed: Observation | None = None
         self._impossible = (Task.GOAL_NONE, "")
@@ -67,15 +69,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._input_topics = self._subscribe_inputs()
 
     def _subscribe_inputs(self) -> Sequence[str]:
-        kinds = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
-        for camera in self._contract.cameras:
-            if camera.type not in kinds:
-                raise ValueError(
-                    f"camera {camera.name} is {camera.type}, which only bags are read from; "
-                    f"write {' or '.join(kinds)}"
-                )
         streams: list[tuple[Any, type, Callable]] = [
-            (camera, kinds[camera.type], self._assembler.add_image)
+            (camera, image_message(camera), self._assembler.add_image)
             for camera in self._contract.cameras
         ]
         streams += [
@@ -134,28 +129,18 @@ class PolicyNode(ManagedNode[PolicyParameters]):
 
     def health(self) -> Health:
         """Rates, latencies, and of each input its rate, age, skew and faults."""
+        streams = self._assembler.health(self.ros_now())
         values: dict[str, object] = {
             "chunk_hz": self._rate.hz(time.monotonic_ns()),
             **self._latency.values("chunk_latency"),
             **self._planning.values("planner_latency"),
             "subtask": self._subtask,
             "waiting_for": self._blocked,
+            **stream_figures(streams, self._observed),
         }
-        if observed := self._observed:
-            for name, age in observed.ages.items():
-                values[f"{name}_age_ms"] = age * 1e3
-                values[f"{name}_skew_ms"] = observed.skews[name] * 1e3
-        frozen = []
-        for name, stream in self._assembler.health(self.ros_now()).items():
-            values[f"{name}_hz"] = stream.rate
-            values[f"{name}_faults"] = sum(stream.faults.values())
-            if stream.last_fault:
-                values[f"{name}_last_fault"] = stream.last_fault
-            if stream.frozen:
-                frozen.append(f"{name} shows the same picture again and again")
         idle = Task.GOAL_NONE != self.goal == self._planned_goal and not self._subtask
         done = "the planner finds nothing left to do" if idle else ""
-        problems = [*filter(None, (self._blocked, done)), *frozen]
+        problems = [*filter(None, (self._blocked, done)), *frozen_streams(streams)]
         return Health(WARN if problems else OK, "; ".join(problems) or "ok", values)
 
     # --- callbacks: never wait --------------------------------------------------------------
@@ -168,11 +153,22 @@ class PolicyNode(ManagedNode[PolicyParameters]):
     def _on_task(self, message: Task) -> None:
         if message.goal != self._task.goal:
             self._given_at = nanoseconds(message.header.stamp)
+            self._events = set()
         self._task = message
 
     def _on_value(self, message: ValueEstimate) -> None:
-        if message.goal == self._task.goal and (message.subtask_finished or message.stalled):
-            self._replan = True
+        """Replan when an event begins; one that lasts is known by then."""
+        if message.goal != self._task.goal:
+            return
+        events = {
+            "stalled": message.stalled,
+            "dropped": message.dropped,
+            f"finished: {message.subtask}": message.subtask_finished,
+        }
+        present = {event for event, holds in events.items() if holds}
+        if present - self._events:
+            self._replan_from = nanoseconds(message.header.stamp)
+        self._events = present
 
     # --- the worker -------------------------------------------------------------------------
 
@@ -230,11 +226,14 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         """Let the planner choose the subtask: for a new goal, when told to, and now and then."""
         fresh = task.goal != self._planned_goal
         due = abs(observation.stamp - self._last_plan) >= self.parameters.planner_period * 1e9
-        if not (fresh or due or self._replan):
+        # An observation from before the event would show the planner nothing new.
+        wanted = self._replan_from is not None and observation.stamp >= self._replan_from
+        if not (fresh or due or wanted):
             return
         if fresh:
             self._policy.reset()
-        self._replan = False
+        if fresh or wanted:
+            self._replan_from = None
         began = time.monotonic()
         subtask = self._policy.plan_subtask(observation, task.text)
         self._planning.add(time.monotonic() - began)

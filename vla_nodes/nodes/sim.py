@@ -5,7 +5,8 @@ The physics runs in a thread of its own. In real time it keeps an absolute pace 
 with whatever command is newest; in lock step it takes one control period for each command, as
 fast as the commander answers, and falls back to real time while nobody does.
 
-The node also knows the truth, and so stands in for a value monitor (``publish_value``).
+The node also knows the truth, and so stands in for a value monitor (``publish_value``). For
+demonstrations and drills it disturbs itself when asked: ``~/knock`` and ``~/block``.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
+from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 from vla_interfaces.msg import Subtask, Task, ValueEstimate
 from vla_interfaces.srv import ResetSimulation
@@ -42,7 +44,7 @@ from vla_nodes.sim.scene import JOINTS, TIMESTEP
 
 COMMAND_TIMEOUT = 0.2  # s without a command after which the arm stops by itself
 LOCKSTEP_PATIENCE = 1.0  # s that lock step waits for a command before falling back to real time
-RESET_TIMEOUT = 5.0  # s that a reset request waits for the physics thread
+REQUEST_TIMEOUT = 5.0  # s that a request waits for the physics thread
 STOP_TIMEOUT = 3.0  # s that deactivation waits for the physics thread
 NICENESS = -5
 VALUE_RATE = 10.0  # Hz
@@ -115,6 +117,8 @@ class SimNode(ManagedNode[SimParameters]):
         self.subscribe(Task, topics.TASK, self._on_task, qos.NEWEST)
         self.subscribe(Subtask, topics.SUBTASK, self._on_subtask, qos.LATCHED)
         self.create_service(ResetSimulation, topics.RESET_SIMULATION, self._on_reset)
+        self.create_service(Trigger, "~/knock", self._on_knock)
+        self.create_service(SetBool, "~/block", self._on_block)
 
     @staticmethod
     def _check(contract: Contract, parameters: SimParameters) -> None:
@@ -204,25 +208,46 @@ class SimNode(ManagedNode[SimParameters]):
         self._subtask = message.subtask
 
     def _on_reset(self, request: Any, response: Any) -> Any:
-        if not self.is_active:
-            response.success, response.message = False, "the simulation is not active"
-            return response
-        done = threading.Event()
-
-        def job() -> None:
-            cubes = request.cubes or self.parameters.cubes
-            self._lay_table(request.seed, cubes)
-            done.set()
+        def lay() -> str:
+            self._lay_table(request.seed, request.cubes or self.parameters.cubes)
+            return ", ".join(f"{colour} cube" for colour in self._arm.colours)
 
         if request.cubes > 4:
             response.success, response.message = False, "cubes must be at most 4"
             return response
+        return self._answer(response, lay)
+
+    def _on_knock(self, _request: Any, response: Any) -> Any:
+        return self._answer(response, lambda: f"the {self._arm.knock()} cube")
+
+    def _on_block(self, request: Any, response: Any) -> Any:
+        def block() -> str:
+            self._arm.block(request.data)
+            return "blocked" if request.data else "free"
+
+        return self._answer(response, block)
+
+    def _answer(self, response: Any, do: Callable[[], str]) -> Any:
+        """Have the physics thread do something between two ticks, and answer what comes of it."""
+        if not self.is_active:
+            response.success, response.message = False, "the simulation is not active"
+            return response
+        outcome: list[tuple[bool, str]] = []
+        done = threading.Event()
+
+        def job() -> None:
+            try:
+                outcome.append((True, do()))
+            except ValueError as error:
+                outcome.append((False, str(error)))
+            done.set()
+
         with self._arrived:
             self._jobs.append(job)
             self._arrived.notify()
-        response.success = done.wait(RESET_TIMEOUT)
-        lying = ", ".join(f"{colour} cube" for colour in self._arm.colours)
-        response.message = lying if response.success else "the physics did not answer"
+        answered = done.wait(REQUEST_TIMEOUT)
+        late = (False, "the physics did not answer")
+        response.success, response.message = outcome[0] if answered else late
         return response
 
     # --- the physics thread ---------------------------------------------------------------------
@@ -353,6 +378,7 @@ class SimNode(ManagedNode[SimParameters]):
             task=task.text,
             subtask=self._subtask,
             value=progress.value,
+            subtask_value=math.nan,
             entropy=math.nan,
             trend=progress.trend,
             finished=progress.finished,

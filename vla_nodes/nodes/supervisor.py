@@ -53,6 +53,12 @@ class SupervisorParameters:
     stall_timeout: float = parameter(
         10.0, "Seconds without progress, as the value monitor sees it, that end a task", minimum=0.0
     )
+    value_timeout: float = parameter(
+        3.0,
+        "Seconds without an estimate after which the value counts as unknown; longer than the "
+        "slowest estimate",
+        minimum=0.1,
+    )
     heartbeat_timeout: float = parameter(
         1.0,
         "Seconds of silence after which a node counts as dead; shorter stops sooner, "
@@ -91,6 +97,7 @@ class _Goal:
     subtask: str = ""
     value: float = math.nan
     trend: float = math.nan
+    valued: float = -math.inf
     energy: float = math.nan
     finished: bool = False
     stalled_since: int | None = None
@@ -268,12 +275,14 @@ class Supervisor(ManagedNode[SupervisorParameters]):
         self._publish_lease()
         self._manager.tick(now)
         if self._running:
-            self._running.handle.publish_feedback(self._feedback(self._running))
+            self._running.handle.publish_feedback(self._feedback(self._running, now))
 
     def _judge(self, goal: _Goal, now: float) -> None:
         """End the goal if there is a reason to, the gravest first."""
         ros_now = self.ros_now()
         elapsed = (ros_now - goal.started) * 1e-9
+        if not self._is_watched(goal, now):
+            goal.stalled_since = None
         problems = [p for name in self._required if (p := self._manager.problem(name, now))]
         if problems:
             self._end(ExecuteTask.Result.OUTCOME_ABORTED, "; ".join(problems))
@@ -296,6 +305,10 @@ class Supervisor(ManagedNode[SupervisorParameters]):
                 f"no progress for {self.parameters.stall_timeout:g} s",
             )
 
+    def _is_watched(self, goal: _Goal, now: float) -> bool:
+        """Whether the newest estimate still says how the goal stands."""
+        return now - goal.valued <= self.parameters.value_timeout
+
     def _publish_lease(self) -> None:
         message = Task(goal=Task.GOAL_NONE)
         message.header.stamp = self.get_clock().now().to_msg()
@@ -303,11 +316,12 @@ class Supervisor(ManagedNode[SupervisorParameters]):
             message.goal, message.text = self._running.number, self._running.text
         self._lease.publish(message)
 
-    def _feedback(self, goal: _Goal) -> Any:
+    def _feedback(self, goal: _Goal, now: float) -> Any:
+        watched = self._is_watched(goal, now)
         return ExecuteTask.Feedback(
             subtask=goal.subtask,
-            value=goal.value,
-            trend=goal.trend,
+            value=goal.value if watched else math.nan,
+            trend=goal.trend if watched else math.nan,
             energy=goal.energy,
             elapsed=(self.ros_now() - goal.started) * 1e-9,
         )
@@ -329,7 +343,7 @@ class Supervisor(ManagedNode[SupervisorParameters]):
         goal = self._running
         if goal is None or message.goal != goal.number:
             return
-        goal.value, goal.trend = message.value, message.trend
+        goal.value, goal.trend, goal.valued = message.value, message.trend, time.monotonic()
         goal.finished = message.finished
         if not message.stalled:
             goal.stalled_since = None

@@ -288,7 +288,9 @@ class ObservationAssembler:
         return Observation(
             stamp=parts.stamp,
             images=images,
-            state=np.concatenate([parts.vectors[s.name] for s in self._contract.states]),
+            state=np.concatenate(
+                [np.empty(0), *(parts.vectors[s.name] for s in self._contract.states)]
+            ),
             extras={s.name: parts.vectors[s.name] for s in self._extras},
             ages=parts.ages,
             skews=parts.skews,

@@ -200,7 +200,7 @@ def test_statistics_follow_from_the_columns(dataset: Path, template: Path) -> No
     assert main([str(dataset), "--values", "value"]) == 0
     stats = opened(dataset).meta.stats
     before = json.loads((template / "meta/stats.json").read_text())
-    assert stats.keys() == before.keys() | {"return", "advantage", "positive"}
+    assert stats.keys() == before.keys() | {"return", "subtask_return", "advantage", "positive"}
     np.testing.assert_array_equal(stats["action"]["mean"], before["action"]["mean"])
     for name in ("return", "advantage", "positive"):
         values = column(dataset, name)
@@ -241,9 +241,12 @@ def test_settings_and_the_digest_of_the_contract_are_kept(dataset: Path) -> None
         "quantile": 0.7,
         "values": "value",
         "corrected": None,
+        "beta": None,
+        "max_weight": 20.0,
         "unknown": "refuse",
+        "value_checkpoint": None,
     }
-    assert record["columns"] == ["return", "advantage", "positive"]
+    assert record["columns"] == ["return", "subtask_return", "advantage", "positive"]
     assert record["contract_digest"] == "ab" * 32
 
 
@@ -262,7 +265,7 @@ def test_everything_else_stays_as_it_was(dataset: Path, template: Path) -> None:
     for name in (n for n in before if n.startswith("data/")):
         old, new = pq.ParquetFile(template / name), pq.ParquetFile(dataset / name)
         assert old.num_row_groups == new.num_row_groups
-        assert new.read().drop_columns(["return"]).equals(old.read())
+        assert new.read().drop_columns(["return", "subtask_return"]).equals(old.read())
     assert [path.name for path in dataset.parent.iterdir()] == ["set"]
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vla_training.data.errors import DataError
-from vla_training.data.labels.labels import advantages, indicators, returns
+from vla_training.data.labels.labels import advantages, indicators, returns, weights
 
 
 class Episodes(NamedTuple):
@@ -240,3 +240,32 @@ def test_other_counts_of_frames_are_refused() -> None:
 def test_a_quantile_outside_its_range_is_refused(quantile: float) -> None:
     with pytest.raises(DataError, match="quantile is"):
         indicators([0.0], [0], [False], quantile=quantile)
+
+
+@given(
+    st.lists(st.tuples(st.floats(-1, 1), st.integers(0, 2)), min_size=1, max_size=30),
+    st.floats(0.02, 3),
+    st.floats(0.5, 50),
+)
+@settings(deadline=None)
+def test_weights_are_those_of_a_loop(
+    frames: list[tuple[float, int]], beta: float, limit: float
+) -> None:
+    raw = [min(float(np.exp(np.longdouble(a) / beta)), limit) for a, _ in frames]
+    means = {
+        task: np.mean([w for w, (_, of) in zip(raw, frames, strict=True) if of == task])
+        for _, task in frames
+    }
+    expected = [w / means[task] for w, (_, task) in zip(raw, frames, strict=True)]
+    got = weights([a for a, _ in frames], [t for _, t in frames], beta=beta, limit=limit)
+    np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
+def test_weights_of_hopeless_frames_still_have_a_mean_of_1() -> None:
+    np.testing.assert_allclose(weights([-1.0, -1.0], [0, 0], beta=1e-4), [1, 1])
+
+
+@pytest.mark.parametrize("wrong", [{"beta": 0.0}, {"beta": np.nan}, {"beta": 1, "limit": 0.0}])
+def test_weights_without_scale_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(DataError, match="of weights is"):
+        weights([0.1], [0], **wrong)

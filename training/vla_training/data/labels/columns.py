@@ -21,6 +21,7 @@ from vla_training.data.labels.column_statistics import Statistics, of_all, of_ep
 from vla_training.data.labels.metadata import INFO, STATS, write_json
 from vla_training.data.labels.replacement import rewrite
 
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
 
 
@@ -51,6 +52,10 @@ class Frames:
                 f"{column} changes within episode {episode}, expected one for all of it"
             )
         return firsts
+
+    def with_column(self, name: str, values: npt.NDArray[Any]) -> "Frames":
+        """The same frames with one more column, (N,), or with another of that name."""
+        return Frames(self.lengths, {**self.columns, name: values})
 
 
 def read_frames(root: Path, info: Mapping[str, Any], columns: Collection[str]) -> Frames:
@@ -99,6 +104,26 @@ def read_frames(root: Path, info: Mapping[str, Any], columns: Collection[str]) -
             "one after another and frame by frame"
         )
     return Frames(lengths, arrays)
+
+
+def read_texts(root: Path, column: str) -> npt.NDArray[np.int64]:
+    """Which text each frame has, (N,): the same number for the same text, -1 for none.
+
+    Raises:
+        DataError: The column is missing, or holds no texts.
+    """
+    try:
+        tables = [pq.read_table(file, columns=[column]) for file in data_files(root)]
+        texts = pa.concat_tables(tables, promote_options="permissive")[column]
+        kind = texts.type.value_type if pa.types.is_dictionary(texts.type) else texts.type
+        if not any(is_text(kind) for is_text in _TEXTS):
+            raise DataError(f"{root / 'data'}: {column} holds {kind!s:.100}, expected texts")
+        texts = texts.cast(pa.string()).fill_null("").combine_chunks().dictionary_encode()
+    except (pa.ArrowException, OSError, LookupError) as error:
+        raise DataError(f"{root / 'data'}: {column}: {str(error).splitlines()[0]}") from error
+    empty = np.array([text == "" for text in texts.dictionary.to_pylist()])
+    codes = texts.indices.to_numpy().astype(np.int64)
+    return np.where(empty[codes], -1, codes)
 
 
 def write_columns(

@@ -10,18 +10,21 @@ import numpy as np
 import numpy.typing as npt
 
 from vla_training.data.errors import DataError
-from vla_training.data.labels.columns import Frames, read_frames
-from vla_training.data.labels.labels import Mode, advantages, indicators, returns
-from vla_training.data.schema import OUTCOME, Outcome
+from vla_training.data.labels.columns import Frames, read_frames, read_texts
+from vla_training.data.labels.labels import Mode, advantages, indicators, returns, weights
+from vla_training.data.labels.subtask_returns import NO_SUBTASK, subtask_returns
+from vla_training.data.schema import OUTCOME, SUBTASK, Outcome
 
 RETURN = "return"
+SUBTASK_RETURN = "subtask_return"
+VALUE = "value"
 ADVANTAGE = "advantage"
 POSITIVE = "positive"
-LABELS = (RETURN, ADVANTAGE, POSITIVE)
+WEIGHT = "weight"
+LABELS = (RETURN, SUBTASK_RETURN, VALUE, ADVANTAGE, POSITIVE, WEIGHT)
 UNLABELLED = -1
-"""In ``positive``, a frame without a label; its return and advantage are NaN."""
-
-_TASK = "task_index"
+"""In ``positive``, a frame without a label; its other labels are NaN."""
+TASK = "task_index"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Settings:
         quantile: Advantages from this quantile of their task on are positive.
         values: Column with a model's value of every frame, which advantages need.
         corrected: Column that is 1 where a person had taken over; such frames are positive.
+        beta: Adds weights: exp(advantage / beta).
+        max_weight: Most of a weight, before they are scaled to a mean of 1 per task.
         unknown: What episodes of unknown outcome count as; with ``skip`` they get no labels.
     """
 
@@ -47,16 +52,21 @@ class Settings:
     quantile: float = 0.7
     values: str | None = None
     corrected: str | None = None
+    beta: float | None = None
+    max_weight: float = 20.0
     unknown: Literal["refuse", "success", "failure", "skip"] = "refuse"
 
 
-def read_inputs(root: Path, info: Mapping[str, Any], settings: Settings) -> Frames:
+def read_inputs(
+    root: Path, info: Mapping[str, Any], settings: Settings, absent: str | None = None
+) -> Frames:
     """Reads what the labels follow from.
 
     Args:
         root: Of the dataset.
         info: Its ``info.json``.
         settings: How to label.
+        absent: Column that may be missing.
 
     Raises:
         DataError: A column is missing, or cannot be used.
@@ -64,10 +74,16 @@ def read_inputs(root: Path, info: Mapping[str, Any], settings: Settings) -> Fram
     used = [column for column in (settings.values, settings.corrected) if column]
     if settings.corrected and not settings.values:
         raise DataError("corrected frames matter to advantages alone, which need --values")
-    if own := [column for column in used if column in LABELS]:
+    if settings.beta is not None and not settings.values:
+        raise DataError("weights follow from advantages, which need --values")
+    if own := [column for column in used if column in LABELS and column != VALUE]:
         raise DataError(f"column {own[0]} is a label, expected one that labels are made from")
+    there = [column for column in used if column in info["features"] or column != absent]
     known = [OUTCOME] if OUTCOME in info["features"] else []
-    return read_frames(root, info, [_TASK, *known, *used])
+    frames = read_frames(root, info, [TASK, *known, *there])
+    if SUBTASK not in info["features"]:
+        return frames
+    return frames.with_column(SUBTASK, read_texts(root, SUBTASK))
 
 
 def make_labels(frames: Frames, settings: Settings) -> dict[str, npt.NDArray[Any]]:
@@ -81,30 +97,35 @@ def make_labels(frames: Frames, settings: Settings) -> dict[str, npt.NDArray[Any
         DataError: The settings make no sense, the outcome of an episode is unknown, or a value
             is not finite.
     """
-    tasks = frames.of_episodes(_TASK)
+    tasks = frames.of_episodes(TASK)
     failed, chosen = _outcomes(frames, settings)
     labelled = np.repeat(chosen, frames.lengths)
     lengths = frames.lengths[chosen]
-    y = returns(
-        lengths,
-        tasks[chosen],
-        failed[chosen],
-        mode=settings.mode,
-        coefficient=settings.coefficient,
-        max_steps=settings.max_steps,
-    )
+    scale: Any = {
+        "mode": settings.mode,
+        "coefficient": settings.coefficient,
+        "max_steps": settings.max_steps,
+    }
+    y = returns(lengths, tasks[chosen], failed[chosen], **scale)
     columns = {RETURN: _spread(y, labelled)}
+    if SUBTASK in frames.columns:
+        subtasks = frames.columns[SUBTASK][labelled]
+        if (subtasks != NO_SUBTASK).any():
+            within = subtask_returns(lengths, subtasks, failed[chosen], **scale)
+            columns[SUBTASK_RETURN] = _spread(within, labelled)
     if settings.values:
         a = advantages(
             y, _values(frames, settings.values, labelled), lengths, horizon=settings.horizon
         )
         corrected = _corrected(frames, settings)[labelled]
-        good = indicators(
-            a, np.repeat(tasks[chosen], lengths), corrected, quantile=settings.quantile
-        )
+        kinds = np.repeat(tasks[chosen], lengths)
+        good = indicators(a, kinds, corrected, quantile=settings.quantile)
         columns[ADVANTAGE] = _spread(a, labelled)
         columns[POSITIVE] = np.full(len(labelled), UNLABELLED, np.int64)
         columns[POSITIVE][labelled] = good
+        if settings.beta is not None:
+            w = weights(a, kinds, beta=settings.beta, limit=settings.max_weight)
+            columns[WEIGHT] = _spread(w, labelled)
     return columns
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Returns of frames, advantages from values, and which advantages count as positive.
+"""Returns of frames, advantages from values, and how much they make a frame count.
 
 E episodes of L_e frames each; arrays over frames are flat, N = sum of L_e, episode after
 episode. All of it is computed in float64.
@@ -148,6 +148,41 @@ def indicators(
     groups = np.split(scores[np.argsort(kinds, kind="stable")], np.cumsum(counts)[:-1])
     thresholds = np.array([np.quantile(group, quantile) for group in groups])
     return positive | (scores >= thresholds[kinds])
+
+
+def weights(
+    advantages: npt.ArrayLike, tasks: npt.ArrayLike, *, beta: float, limit: float = 20.0
+) -> Floats:
+    """How much a frame is to count in training: ``exp(A / beta)``, at most ``limit``.
+
+    They are scaled so that their mean over each task is 1, which leaves tasks as important as
+    they were. Advantage-weighted regression: https://arxiv.org/abs/1910.00177.
+
+    Args:
+        advantages: (N,).
+        tasks: (N,) integers or texts that tell tasks apart.
+        beta: Above 0; an advantage that is greater by beta makes the weight e times as large.
+        limit: Above 0, before the weights are scaled.
+
+    Returns:
+        (N,), not negative.
+
+    Raises:
+        DataError: A beta or a limit that is not positive, advantages that are not finite, or
+            arrays of other lengths.
+    """
+    for name, number in (("beta", beta), ("limit", limit)):
+        if not (math.isfinite(number) and number > 0):
+            raise DataError(f"{name} of weights is {number}, expected a finite number above 0")
+    scores = np.minimum(_finite("advantages", np.ravel(advantages)) / beta, math.log(limit))
+    _, kinds, counts = np.unique(
+        _per("tasks", tasks, len(scores), "frames"), return_inverse=True, return_counts=True
+    )
+    # Less the greatest of the task, so that no exponent is so small that nothing is left.
+    greatest = np.full(len(counts), -np.inf)
+    np.maximum.at(greatest, kinds, scores)
+    shares = np.exp(scores - greatest[kinds])
+    return shares * (counts / np.bincount(kinds, shares, len(counts)))[kinds]
 
 
 def _lengths(lengths: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -32,7 +32,7 @@ def new_record(
         "settings": dict(settings),
         "columns": list(columns),
         "contract_digest": conversion.get("contract_digest"),
-        "inputs": _digest(frames),
+        "inputs": digest_of(frames),
     }
 
 
@@ -76,15 +76,17 @@ def differences(
         if there.get(key) != wanted[key]
     ]
     found += [f"column {name} is gone" for name in before["columns"] if name not in features]
+    if not found:
+        found += [f"no {name} there" for name in asked["columns"] if name not in before["columns"]]
     if not found and before["inputs"] != asked["inputs"]:
         found.append("made from other lengths, tasks, outcomes or values")
     return "; ".join(found)
 
 
-def _digest(frames: Frames) -> str:
-    """Tells whether the data that labels follow from has changed."""
+def digest_of(frames: Frames, columns: Collection[str] | None = None) -> str:
+    """Tells whether frames have changed; ``columns`` are those that matter, None for all."""
     digest = hashlib.sha256(frames.lengths.tobytes())
-    for name in sorted(frames.columns):
+    for name in sorted(frames.columns if columns is None else columns):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(frames.columns[name]).tobytes())
     return digest.hexdigest()
