@@ -5,7 +5,6 @@ Loading PyTorch and the models' libraries takes ten seconds and more, so what is
 folder is said before that.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from vla_nodes.contract import Contract
 from vla_nodes.inference import lerobot_folder, pi05_robot
 from vla_nodes.inference.options import PolicyOptions
 from vla_nodes.inference.policy import Policy, PolicyError
+from vla_nodes.inference.processors import share_processors
 from vla_nodes.models.errors import CheckpointError
 
 
@@ -26,7 +26,7 @@ def make_pi05(contract: Contract, checkpoint: str, device: str, options: PolicyO
     """
     with _faults_of(checkpoint) as folder:
         pi05_robot.check_folder(folder, contract, options)
-    _share_processors()
+    share_processors()
     from vla_nodes.inference.pi05_policy import Pi05Policy
 
     return Pi05Policy(contract, checkpoint, device, options)
@@ -45,7 +45,7 @@ def make_lerobot(
     options.refuse_for("a LeRobot policy")
     with _faults_of(checkpoint) as folder:
         lerobot_folder.read_folder(folder, contract)
-    _share_processors()
+    share_processors()
     from vla_nodes.inference.lerobot_policy import LeRobotPolicy
 
     return LeRobotPolicy(contract, checkpoint, device)
@@ -59,14 +59,3 @@ def _faults_of(checkpoint: str) -> Iterator[Path]:
         yield Path(checkpoint)
     except CheckpointError as error:
         raise PolicyError(str(error)) from error
-
-
-def _share_processors() -> None:
-    """Have PyTorch leave a processor to the other nodes, unless the operator said otherwise.
-
-    To be called before PyTorch is loaded. Its threads wait for each other by spinning: where
-    other work wants the same processors, a chunk that takes 0.07 s was measured to take 5 s.
-    """
-    most = max(1, len(os.sched_getaffinity(0)) - 1)
-    os.environ.setdefault("OMP_NUM_THREADS", str(most))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
