@@ -20,8 +20,7 @@ from pi05_samples import (
 from safetensors.torch import load_file, save_file
 
 from vla_nodes.models import checkpoint as checkpoints
-from vla_nodes.models import checkpoint_folder
-from vla_nodes.models import weights
+from vla_nodes.models import checkpoint_folder, weights
 from vla_nodes.models.checkpoint import (
     find_checkpoint,
     load_model,
