@@ -42,6 +42,7 @@ setup(
             "value_monitor = vla_nodes.nodes.value_monitor:main",
             "vla-bringup = vla_nodes.bringup.main:main",
             "vla-demo = vla_nodes.nodes.demo:main",
+            "vla-monitor = vla_nodes.bringup.main:monitor",
             "vla-watch = vla_nodes.nodes.watch:main",
         ]
     },

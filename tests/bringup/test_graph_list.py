@@ -2,11 +2,15 @@
 """The one list of the graph's processes."""
 
 import importlib
+import os
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from vla_nodes.bringup import main
 from vla_nodes.bringup.graph import (
     RESPAWN_DELAY,
     RESPAWN_TRIES,
@@ -122,6 +126,60 @@ def test_options_of_a_monitor_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(BringupError, match=words):
         monitor_graph(options)
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("own_signals")
+def test_the_command_runs_a_monitor_alone_until_it_is_told_to_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[tuple] = []
+
+    class FakeProcesses:
+        def __init__(self, nodes: tuple[NodeSpec, ...], *options: str) -> None:
+            ran.append(([node.name for node in nodes], nodes[0].parameters["task"], *options))
+
+        def __enter__(self) -> "FakeProcesses":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            ran.append(("ended",))
+
+        def watch(self) -> list[str]:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return ["value_monitor ended with status 1"]
+
+    monkeypatch.setattr(main, "GraphProcesses", FakeProcesses)
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")
+    words = ["--checkpoint", "/value", "--task", "tidy", "--namespace", "left"]
+    monkeypatch.setattr("sys.argv", ["vla-monitor", *words])
+    main.monitor()
+    assert ran == [(["value_monitor"], "tidy", "left", ""), ("ended",)]
+    assert "vla-monitor: value_monitor ended with status 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ([], "vla-monitor: checkpoint: name the folder of a value function"),
+        (["--checkpoint", "/value", "--rviz"], "ros2 launch vla_nodes value_monitor.launch.py"),
+    ],
+)
+def test_the_command_of_a_monitor_alone_refuses_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], fault: str
+) -> None:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")
+    monkeypatch.setattr("sys.argv", ["vla-monitor", *words])
+    with pytest.raises(SystemExit) as raised:
+        main.monitor()
+    assert fault in str(raised.value)
 
 
 def test_a_process_that_keeps_dying_is_started_again_a_bounded_number_of_times(

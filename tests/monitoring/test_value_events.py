@@ -190,6 +190,37 @@ def test_a_stall_outlasts_a_new_subtask_which_is_no_progress_yet() -> None:
     assert all(stalls[15:])
 
 
+def test_a_planner_that_keeps_changing_its_mind_hides_no_stall() -> None:
+    events = ValueEvents(DEFAULTS)
+    stalls = [
+        events.update(1, "pull" if at // RATE % 2 else "push", at / RATE, -0.5, math.nan).stalled
+        for at in range(50)
+    ]
+    assert not any(stalls[:15])
+    assert all(stalls[30:])
+
+
+@pytest.mark.parametrize(("dip", "most"), [(0.05, 0), (0.1, 1)])
+def test_a_dip_at_the_very_end_brings_the_planner_into_no_loop(dip: float, most: int) -> None:
+    times = grid(20.0)
+    since = times - times[0]
+    for seed in range(50):
+        rise = np.minimum(-0.5 + 0.07 * since, -0.01) - dip * (since > 8.0)
+        values = rise + np.random.default_rng(seed).normal(0.0, 0.01, rise.shape)
+        dropped = [event.dropped for event in follow(times, values)]
+        assert np.sum(np.diff(dropped)) <= 2 * most
+
+
+def test_a_value_that_falls_for_good_drops_once() -> None:
+    times = grid(40.0)
+    since = times - times[0]
+    for seed in range(20):
+        values = noisy(np.where(since < 10.0, -0.3, -0.6), seed)
+        dropped = np.array([event.dropped for event in follow(times, values)])
+        assert np.sum(np.diff(dropped.astype(int)) == 1) == 1
+        assert not dropped[since > 17.0].any()
+
+
 def test_a_drop_is_told_at_once_and_is_over_when_half_is_regained() -> None:
     times = grid(12.0)
     since = times - times[0]

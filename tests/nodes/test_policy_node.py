@@ -265,3 +265,49 @@ def test_the_planner_looks_at_an_observation_that_shows_the_event(rig: Rig) -> N
     assert rig.chosen() == ["plan", "act"]
     rig.step(0.2)
     assert rig.chosen() == ["act"]
+
+
+def test_an_event_that_the_first_plan_of_a_goal_could_not_see_is_planned_for(rig: Rig) -> None:
+    rig.give(1)
+    event = ValueEstimate(goal=1, dropped=True)
+    event.header.stamp = time_message(rig.now + SECOND // 2)
+    rig.node._on_value(event)
+    rig.step(0.4)
+    assert rig.chosen() == ["reset", "plan", "act"]
+    rig.step(0.2)
+    assert rig.chosen() == ["plan", "act"]
+    rig.step(0.2)
+    assert rig.chosen() == ["act"]
+
+
+def test_an_event_of_an_earlier_goal_is_not_planned_for(rig: Rig) -> None:
+    rig.give(1)
+    rig.step()
+    event = ValueEstimate(goal=1, dropped=True)
+    event.header.stamp = time_message(rig.now + SECOND)
+    rig.node._on_value(event)
+    rig.give(2)
+    rig.step(0.4)
+    rig.chosen()
+    rig.step(0.7)
+    assert rig.chosen() == ["act"]
+
+
+def test_an_event_that_begins_while_the_planner_thinks_is_planned_for_too(rig: Rig) -> None:
+    def tell(*events: str) -> None:
+        message = ValueEstimate(goal=1, **dict.fromkeys(events, True))
+        message.header.stamp = time_message(rig.now)
+        rig.node._on_value(message)
+
+    rig.give(1)
+    rig.step()
+    tell("dropped")
+    rig.chosen()
+    rig.policy.during["plan"] = lambda: tell("dropped", "stalled")
+    rig.step(0.15)
+    rig.policy.during.clear()
+    assert rig.chosen() == ["plan", "act"]
+    rig.step(0.15)
+    assert rig.chosen() == ["plan", "act"]
+    rig.step(0.15)
+    assert rig.chosen() == ["act"]

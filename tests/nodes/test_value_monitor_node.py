@@ -27,7 +27,7 @@ from vla_nodes.nodes.value_estimator import estimate_period
 from vla_nodes.nodes.value_monitor import ValueMonitor, pictures_only
 from vla_nodes.nodes.value_monitor_parameters import (
     ValueMonitorParameters,
-    check_lists,
+    check_contents,
     event_settings,
     load_runtime,
 )
@@ -287,6 +287,37 @@ def test_estimates_come_at_the_rate_however_many_pictures_do(make_rig: Any) -> N
     assert len(stamps) == 5
 
 
+def test_a_slow_camera_sets_the_pace_and_lags_no_further_than_it_must(rig: Rig) -> None:
+    rig.give(1)
+    rig.node._looked = math.inf  # as if it had just looked
+    for frame in range(40):
+        rig.now += SECOND // 20
+        rig.picture("front", 51)
+        rig.node._step(rig.stop)
+        if frame % 4 == 1:
+            rig.picture("wrist", 51)
+            rig.node._step(rig.stop)
+        rig.node._looked = math.inf
+    assert len(rig.values) == 10
+    assert all(list(value.input_ages) == [0.0, 0.0] for value in rig.values)
+
+
+def test_an_estimate_waits_for_the_pictures_of_its_time_from_every_camera(rig: Rig) -> None:
+    rig.give(1)
+    rig.pictures(10)
+    rig.now += SECOND * 3 // 20
+    rig.picture("front", 20)
+    rig.picture("wrist", 20)
+    rig.node._looked = math.inf  # as if it had just looked
+    for name, estimates in (("front", 1), ("wrist", 2)):
+        rig.now += SECOND // 20 * (name == "front")
+        rig.picture(name, 30)
+        rig.node._step(rig.stop)
+        assert len(rig.values) == estimates
+    newest = {name: frames[-1] for name, frames in rig.runtime.seen[-1][0].items()}
+    assert newest == {"front": 30, "wrist": 30}
+
+
 @pytest.mark.parametrize(
     ("rate", "history", "step", "period"),
     [(5.0, 1, 0.5, 0.2), (5.0, 2, 0.5, 0.25), (6.0, 3, 0.5, 0.5 / 3), (1.0, 2, 0.5, 1.0)],
@@ -385,6 +416,7 @@ def test_the_reference_stays_where_the_model_looks_at_it() -> None:
         ({"quantiles": (0.5, 0.1)}, "parameter 'quantiles' is [0.5, 0.1]; it must be at most 16"),
         ({"quantiles": (0.0, 0.5)}, "parameter 'quantiles'"),
         ({"quantiles": tuple(np.linspace(0.1, 0.9, 17).tolist())}, "parameter 'quantiles'"),
+        ({"task": "x" * 513}, "parameter 'task' has 513 characters; it must have at most 512"),
         ({"marker_origin": (0.0, 1.0)}, "parameter 'marker_origin' is [0.0, 1.0]"),
         ({"stall_gain": 0.2}, "stall_recovery is 0.1; it must be greater than stall_gain, 0.2"),
         ({"display_camera": "rear"}, "parameter 'display_camera' is 'rear'; it must be one"),
@@ -427,4 +459,4 @@ def test_every_setting_of_the_events_is_a_parameter() -> None:
     parameters = replace(ValueMonitorParameters(), window=4.5, subtask_hold=2.0)
     settings = event_settings(parameters)
     assert (settings.window, settings.subtask_hold) == (4.5, 2.0)
-    check_lists(parameters)
+    check_contents(parameters)

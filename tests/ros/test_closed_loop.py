@@ -30,7 +30,8 @@ def test_the_expert_clears_the_table_through_the_nodes_on_every_seed(launch: Cal
 
 
 def test_a_blocked_arm_stops_and_a_knocked_cube_moves(launch: Callable) -> None:
-    with launch(BringupOptions()) as graph:
+    # In lock step a busy machine takes longer and comes to the same.
+    with launch(BringupOptions(lockstep=True)) as graph:
         client = graph.client
         client.wait_until_ready()
         colour = client.reset_simulation(1, cubes=1).split()[0]
@@ -46,16 +47,16 @@ def test_a_blocked_arm_stops_and_a_knocked_cube_moves(launch: Callable) -> None:
         )
         client.node.create_subscription(JointState, "/sim/scene", on_scene, 10)
         client.start("clear the table")
-        client.wait_until_moving()
+        client.wait_until(lambda: client.speed() > 0.2, 60.0, "the robot moves")
         assert client.call(SetBool, "sim/block", SetBool.Request(data=True)).success
         client.wait_until(
             lambda: len(arm) > 100 and np.ptp(arm[-50:], axis=0).max() < 0.01,
-            10.0,
+            60.0,
             "the blocked arm is at rest",
         )
         before = cube[-1]
         response = client.call(Trigger, "sim/knock", Trigger.Request())
         assert (response.success, response.message) == (True, f"the {colour} cube")
         client.wait_until(
-            lambda: np.linalg.norm(cube[-1] - before) > 0.05, 5.0, "the knocked cube moves"
+            lambda: np.linalg.norm(cube[-1] - before) > 0.05, 30.0, "the knocked cube moves"
         )

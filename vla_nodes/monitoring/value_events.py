@@ -88,7 +88,8 @@ class ValueEvents:
     """Follows one goal at a time.
 
     A new goal, or a clock that goes back, starts afresh. A new subtask gets a window's time
-    before a stall can begin; one that has begun lasts, as a new plan is no progress yet. A value
+    before a stall can begin, but one after the other puts it off by no more than that; one that
+    has begun lasts, as a new plan is no progress yet. A value
     that is not finite says nothing, and neither does one of the same time as the one before.
     """
 
@@ -150,6 +151,7 @@ class _TaskEvents:
         self.finished = _Hold(settings.finished_hold)
         self._settings = settings
         self._began = began
+        self._short_since = math.inf  # of gain
         self._values: _Samples = deque(maxlen=MAX_SAMPLES)
         self._levels: _Samples = deque(maxlen=MAX_SAMPLES)
 
@@ -163,12 +165,22 @@ class _TaskEvents:
         self.finished.update(now, level >= settings.finished_value)
         # Where the task counts as done there is nothing left to gain.
         there = self.finished.holds or level >= settings.finished_value
-        waited = now - max(self._began, subtask_began) >= settings.window - ROUNDING
-        if self.stalled or (waited and len(self._values) >= FIT_SAMPLES):
-            least = settings.stall_recovery if self.stalled else settings.stall_gain
-            self.stalled = not there and self.trend * settings.window < least
+        self._judge_stall(now, subtask_began, there)
         if math.isfinite(level):
             self._judge_drop(now, level)
+
+    def _judge_stall(self, now: float, subtask_began: float, there: bool) -> None:
+        settings = self._settings
+        gain = self.trend * settings.window
+        if self.stalled:
+            self.stalled = not there and gain < settings.stall_recovery
+            self._short_since = math.inf
+            return
+        least_wait = settings.window - ROUNDING
+        watched = now - self._began >= least_wait and len(self._values) >= FIT_SAMPLES
+        short = watched and not there and gain < settings.stall_gain
+        self._short_since = min(self._short_since, now) if short else math.inf
+        self.stalled = short and now - min(subtask_began, self._short_since) >= least_wait
 
     def _judge_drop(self, now: float, level: float) -> None:
         self._levels.append((now, level))

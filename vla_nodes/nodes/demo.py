@@ -19,7 +19,6 @@ import tyro
 from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rich.console import Console
-from rich.live import Live
 from vla_interfaces.action import ExecuteTask
 from vla_interfaces.srv import ResetSimulation
 
@@ -28,6 +27,7 @@ from vla_nodes.bringup.processes import GraphProcesses
 from vla_nodes.contract import load_contract
 from vla_nodes.display.joint_plot import plot_joints
 from vla_nodes.display.terminal import render, summary_line
+from vla_nodes.display.terminal_parts import shown
 from vla_nodes.display.video import VideoWriter
 from vla_nodes.nodes import topics
 from vla_nodes.nodes.run_recorder import RunRecorder
@@ -91,7 +91,7 @@ class Demo:
         """
         options = self._options
         self._spinner.start()
-        with _Shown(self._console, self._recorder) as update:
+        with shown(self._console, render, summary_line) as show:
 
             def wait(what: str, ready: Callable[[], bool], timeout: float) -> None:
                 end = time.monotonic() + timeout
@@ -100,7 +100,7 @@ class Demo:
                         raise DemoError(f"{what}: not within {timeout:g} s")
                     for event in processes.watch():
                         self._console.print(event, markup=False)
-                    update()
+                    show(self._recorder.view())
                     time.sleep(0.1)
 
             wait("the graph comes up", self._is_ready, START_TIMEOUT)
@@ -146,34 +146,6 @@ class Demo:
     def _spin(self) -> None:
         with contextlib.suppress(ExternalShutdownException):
             self._executor.spin()
-
-
-class _Shown:
-    """The live view: a page on a terminal, a line a second elsewhere; a context manager."""
-
-    def __init__(self, console: Console, recorder: RunRecorder) -> None:
-        self._console = console
-        self._recorder = recorder
-        self._last_line = 0.0
-        self._live: Live | None = None
-
-    def __enter__(self) -> Callable[[], None]:
-        if self._console.is_terminal:
-            self._live = Live(console=self._console, refresh_per_second=10)
-            self._live.__enter__()
-        return self._update
-
-    def __exit__(self, *exception: Any) -> None:
-        if self._live is not None:
-            self._live.__exit__(*exception)
-
-    def _update(self) -> None:
-        view = self._recorder.view()
-        if self._live is not None:
-            self._live.update(render(view))
-        elif time.monotonic() - self._last_line > 1.0:
-            self._last_line = time.monotonic()
-            print(summary_line(view), flush=True)
 
 
 def main() -> None:

@@ -47,8 +47,10 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._last_plan = 0
         self._last_stamp = 0
         self._sequence = 0
-        self._replan_from: int | None = None
         self._events: set[str] = set()
+        # The callback sets the one, the worker the other, so that no event is lost between them.
+        self._event: ValueEstimate | None = None  # with which the newest event began
+        self._answered: ValueEstimate | None = None  # that was last planned for
         self._blocked = ""
         self._observed: Observation | None = None
         self._impossible = (Task.GOAL_NONE, "")
@@ -153,7 +155,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
     def _on_task(self, message: Task) -> None:
         if message.goal != self._task.goal:
             self._given_at = nanoseconds(message.header.stamp)
-            self._events = set()
+            self._event, self._events = None, set()
         self._task = message
 
     def _on_value(self, message: ValueEstimate) -> None:
@@ -167,7 +169,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         }
         present = {event for event, holds in events.items() if holds}
         if present - self._events:
-            self._replan_from = nanoseconds(message.header.stamp)
+            self._event = message
         self._events = present
 
     # --- the worker -------------------------------------------------------------------------
@@ -227,13 +229,18 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         fresh = task.goal != self._planned_goal
         due = abs(observation.stamp - self._last_plan) >= self.parameters.planner_period * 1e9
         # An observation from before the event would show the planner nothing new.
-        wanted = self._replan_from is not None and observation.stamp >= self._replan_from
+        event = self._event
+        wanted = (
+            event is not None
+            and event is not self._answered
+            and observation.stamp >= nanoseconds(event.header.stamp)
+        )
         if not (fresh or due or wanted):
             return
         if fresh:
             self._policy.reset()
-        if fresh or wanted:
-            self._replan_from = None
+        if wanted:
+            self._answered = event
         began = time.monotonic()
         subtask = self._policy.plan_subtask(observation, task.text)
         self._planning.add(time.monotonic() - began)

@@ -91,7 +91,7 @@ class SimNode(ManagedNode[SimParameters]):
         self._command_at = -math.inf
         self._jobs: list[Callable[[], None]] = []
         self._stamp = 0
-        self._task, self._subtask = Task(), ""
+        self._task, self._subtask = Task(), Subtask()
         self._refused = 0
 
     # --- lifecycle ------------------------------------------------------------------------
@@ -205,7 +205,7 @@ class SimNode(ManagedNode[SimParameters]):
         self._task = message
 
     def _on_subtask(self, message: Subtask) -> None:
-        self._subtask = message.subtask
+        self._subtask = message
 
     def _on_reset(self, request: Any, response: Any) -> Any:
         def lay() -> str:
@@ -372,11 +372,12 @@ class SimNode(ManagedNode[SimParameters]):
         task = self._task
         if task.goal == Task.GOAL_NONE:
             return
-        progress = self._monitor.update(task.goal, task.text, self._subtask, self._stamp * 1e-9)
+        subtask = self._subtask.subtask if self._subtask.goal == task.goal else ""
+        progress = self._monitor.update(task.goal, task.text, subtask, self._stamp * 1e-9)
         message = ValueEstimate(
             goal=task.goal,
             task=task.text,
-            subtask=self._subtask,
+            subtask=subtask,
             value=progress.value,
             subtask_value=math.nan,
             entropy=math.nan,

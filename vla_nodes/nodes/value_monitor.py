@@ -32,7 +32,7 @@ from vla_nodes.nodes.value_display import ValueDisplay
 from vla_nodes.nodes.value_estimator import Estimate, ValueEstimator, estimate_period
 from vla_nodes.nodes.value_monitor_parameters import (
     ValueMonitorParameters,
-    check_lists,
+    check_contents,
     event_settings,
     load_runtime,
 )
@@ -56,7 +56,7 @@ class ValueMonitor(ManagedNode[ValueMonitorParameters]):
         self._watched = (Task.GOAL_NONE, "", "")
         self._observed: Observation | None = None
         self._observed_at = 0
-        self._last_stamp = 0
+        self._last_stamp = self._last_reached = 0
         self._looked = -math.inf
         self._blocked = ""
 
@@ -69,7 +69,7 @@ class ValueMonitor(ManagedNode[ValueMonitorParameters]):
 
     def configure(self, parameters: ValueMonitorParameters) -> None:
         """Load the contract and the value function, and subscribe to what it looks at."""
-        check_lists(parameters)
+        check_contents(parameters)
         settings = event_settings(parameters)
         contract = load_contract(parameters.contract)
         self._runtime = load_runtime(parameters, contract)
@@ -227,7 +227,8 @@ class ValueMonitor(ManagedNode[ValueMonitorParameters]):
         """Make one estimate if there is a task and a new observation."""
         watched = goal, task, subtask = self._texts()
         self.goal = goal
-        if not self._is_due():
+        reached = self._reached()
+        if not self._is_due(reached):
             return
         self._looked = time.monotonic()
         now = self.ros_now()
@@ -238,6 +239,7 @@ class ValueMonitor(ManagedNode[ValueMonitorParameters]):
         if observation.stamp == self._last_stamp:
             return
         self._observed, self._observed_at, self._last_stamp = observation, now, observation.stamp
+        self._last_reached = reached or 0
         self._watched = watched
         self._blocked = "" if task else NO_TASK
         if not task:
@@ -250,10 +252,18 @@ class ValueMonitor(ManagedNode[ValueMonitorParameters]):
         if not stop.is_set():
             self._publish(observation, estimate)
 
-    def _is_due(self) -> bool:
-        """Whether there is a new enough picture, or has been none for long."""
-        newest = self._assembler.newest(self._contract.reference)
-        if newest is not None and not 0 <= newest - self._last_stamp < 0.9e9 * self._period:
+    def _reached(self) -> int | None:
+        """Stamp up to which every camera has shown what there was, ns; None before all have."""
+        stamps = [self._assembler.newest(camera.name) for camera in self._contract.cameras]
+        newest = [stamp for stamp in stamps if stamp is not None]
+        return min(newest) if len(newest) == len(stamps) else None
+
+    def _is_due(self, reached: int | None) -> bool:
+        """Whether all cameras have got on by a period, or nothing was looked at for long.
+
+        What one camera shows now belongs with what another is about to deliver.
+        """
+        if reached is not None and not 0 <= reached - self._last_reached < 0.9e9 * self._period:
             return True
         return time.monotonic() - self._looked > 2 * self._period
 

@@ -15,7 +15,7 @@ from vla_nodes.monitoring.value_events import EventSettings
 from vla_nodes.nodes.parameters import ParameterError, parameter
 
 _EVENTS = EventSettings()
-MAX_LEVELS = 16  # as in ValueEstimate.msg
+MAX_LEVELS, MAX_TASK_LENGTH = 16, 512  # as in ValueEstimate.msg
 
 
 @dataclass(frozen=True)
@@ -126,12 +126,17 @@ def event_settings(parameters: ValueMonitorParameters) -> EventSettings:
         raise ParameterError(str(error)) from error
 
 
-def check_lists(parameters: ValueMonitorParameters) -> None:
+def check_contents(parameters: ValueMonitorParameters) -> None:
     """Checks what a range cannot say.
 
     Raises:
-        ParameterError: The quantiles' levels or the markers' origin are no good.
+        ParameterError: The quantiles' levels, the task or the markers' origin are no good.
     """
+    if len(parameters.task) > MAX_TASK_LENGTH:
+        raise ParameterError(
+            f"parameter 'task' has {len(parameters.task)} characters; it must have at most "
+            f"{MAX_TASK_LENGTH}"
+        )
     levels, origin = parameters.quantiles, parameters.marker_origin
     rising = all(a < b for a, b in zip((0.0, *levels), (*levels, 1.0), strict=True))
     if len(levels) > MAX_LEVELS or not rising:

@@ -120,7 +120,8 @@ def test_two_processes_make_the_same_dataset_and_more_episodes_change_none(
     pd.testing.assert_frame_equal(rows(out), expected)
     other = tmp_path / "other"
     assert main([str(other), "--episodes", "1", *OPTIONS, "--seed", "4"]) == 0
-    assert not np.array_equal(rows(other)["action"].iloc[0], expected["action"].iloc[0])
+    # At first every arm stands still; a second later it has gone its own way.
+    assert not np.array_equal(rows(other)["action"].iloc[20], expected["action"].iloc[20])
 
 
 def test_it_can_be_labelled_and_trained_on(dataset: Path, tmp_path: Path) -> None:

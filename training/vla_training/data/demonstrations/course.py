@@ -14,7 +14,7 @@ from vla_training.data.demonstrations.episode_plan import EpisodePlan
 from vla_training.data.demonstrations.faults import Fault, make_fault
 from vla_training.data.demonstrations.noise import Bursts, NoiseSettings
 
-LINGER = 0.5  # s that a success goes on for
+LINGER = 2.0  # s that a success goes on for: what is done must be seen from rest, too
 CAREFUL = 0.25  # of the noise, where the tool is at the table
 
 
