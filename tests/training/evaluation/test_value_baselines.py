@@ -126,3 +126,15 @@ def test_no_return_is_impossible():
         assert found.min() > 1e-7
         np.testing.assert_allclose(found.sum(-1), 1.0, rtol=1e-5)
         assert measure(other, found).loss < 20
+
+
+def test_a_task_that_begins_late_in_its_episodes_has_a_baseline_at_every_time():
+    """Episodes may change their task: of the second one there are no early frames to count."""
+    frames = make_frames((30, 30, 30), outcomes="sss", tasks="aaa")
+    frames.task[frames.frame >= 20] = "b"
+    earlier = frames.take(frames.episode == 2)
+    earlier.task[earlier.frame >= 10] = "b"
+    for baseline in fit_baselines(frames.take(frames.episode < 2), earlier).values():
+        found = baseline.predict(earlier)
+        np.testing.assert_allclose(found.sum(-1), 1.0, rtol=1e-5)
+        assert found.min() > 0

@@ -23,6 +23,7 @@ from vla_training.data.errors import DataError
 from vla_training.data.labels.metadata import read_info
 from vla_training.data.loading.frame_table import read_frame_table
 from vla_training.evaluation import value_features, value_pictures, value_predictions
+from vla_training.evaluation.value_frames import cut_blocks, open_frames
 from vla_training.evaluation.value_predictions import predict_episodes, predict_values
 
 LENGTHS = (9, 4, 22, 6)
@@ -141,6 +142,14 @@ def test_every_picture_is_encoded_once(
         for back in range(3)
     }
     assert sum(encoded) == predicted.pictures == 2 * len(needed)
+
+
+def test_only_pictures_that_were_read_are_noted_for_later(dataset: Path, tmp_path: Path) -> None:
+    """What is to come would fill the memory of whoever labels a large dataset."""
+    some, read = checkpoint(tmp_path / "value", history=3), set()
+    for block in cut_blocks(open_frames(some, dataset, range(4), 1, "task"), 2):
+        read |= {row for stretch in block.new for row in stretch.rows.tolist()}
+        assert block.later <= read
 
 
 def test_episodes_come_one_by_one(dataset: Path, tmp_path: Path) -> None:

@@ -107,6 +107,35 @@ def test_values_that_are_there_are_not_predicted_again(
         assert run(dataset, *arguments, "--replace") == 0
 
 
+@pytest.mark.parametrize(
+    ("learnt", "words", "said"),
+    [
+        ({"mode": "global", "max_steps": 500}, [], "mode 'global', and mode is 'per_task' here"),
+        ({"mode": "per_task", "coefficient": 0.5}, [], "coefficient 0.5, and coefficient is 1.0"),
+        (
+            *({"mode": "global", "max_steps": 500}, ["--mode", "global", "--max-steps", "9"]),
+            "max_steps 500, and max_steps is 9",
+        ),
+    ],
+)
+def test_values_of_another_scale_are_refused(
+    dataset: Path,
+    checkpoint: ValueCheckpoint,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    learnt: dict[str, Any],
+    words: list[str],
+    said: str,
+) -> None:
+    folder = Path(shutil.copytree(checkpoint.folder, tmp_path / "other"))
+    about = json.loads((folder / "value.json").read_text())
+    (folder / "value.json").write_text(json.dumps({**about, "labels": learnt}))
+    before = contents(dataset)
+    assert run(dataset, "--value-checkpoint", folder, *words) == 1
+    assert said in capsys.readouterr().err
+    assert contents(dataset) == before
+
+
 def test_values_of_another_checkpoint_are_refused_or_replaced(
     dataset: Path,
     checkpoint: ValueCheckpoint,

@@ -25,6 +25,7 @@ def item(index: int, cameras: tuple[str, ...] = ("front", "wrist")) -> Item:
         return_to_go=-0.1 * index,
         advantage=math.nan,
         positive=index % 3 - 1,
+        weight=0.5 * index,
         outcome=1,
         episode_index=index,
         frame_index=10 * index,
@@ -41,7 +42,7 @@ def test_a_batch_holds_its_items_one_after_another():
             assert batch.image_masks[camera][k]
         for name in ("state", "actions", "action_is_pad"):
             assert torch.equal(getattr(batch, name)[k], getattr(one, name))
-        for name in ("positive", "outcome", "episode_index", "frame_index"):
+        for name in ("positive", "weight", "outcome", "episode_index", "frame_index"):
             assert getattr(batch, name)[k].item() == getattr(one, name)
         assert batch.return_to_go[k].item() == pytest.approx(one.return_to_go)
         assert batch.advantage[k].isnan()

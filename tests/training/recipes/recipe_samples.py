@@ -123,6 +123,7 @@ def toy_items(count: int, seed: int = 0) -> list[Item]:
                 return_to_go=0.0,
                 advantage=0.0,
                 positive=-1,
+                weight=1.0,
                 outcome=1,
                 episode_index=0,
                 frame_index=k,

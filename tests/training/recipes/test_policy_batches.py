@@ -8,12 +8,15 @@ import torch
 from recipe_samples import CHUNK
 
 from vla_nodes.models.normalization import Normalization
+from vla_nodes.models.pi05_batch import Pi05Output
 from vla_nodes.models.pi05_config import tiny
 from vla_nodes.models.scaling import Scaling
 from vla_nodes.models.tokenizer import Tokenizer
 from vla_training.data.loading.collation import Batch
 from vla_training.recipes.errors import TrainingError
+from vla_training.recipes.policy import PolicyObjective
 from vla_training.recipes.policy_batches import PolicyBatches
+from vla_training.recipes.policy_settings import DataSettings, ModelSettings, PolicySettings
 from vla_training.tokens.fast import FastTokenizer
 
 LOW, HIGH = np.array([-1.0, 0.0, 0.5]), np.array([1.0, 4.0, 2.5])
@@ -50,6 +53,7 @@ def batch_of(count: int, **changes) -> Batch:
         "return_to_go": torch.zeros(count),
         "advantage": torch.zeros(count),
         "positive": torch.full((count,), -1),
+        "weight": torch.ones(count),
         "outcome": torch.ones(count).long(),
         "episode_index": torch.zeros(count).long(),
         "frame_index": torch.arange(count),
@@ -215,3 +219,29 @@ def test_texts_that_are_too_long_are_named(batches):
     fits = " ".join(["put"] * (limit - 1))
     assert len(batches.tokenizer.encode(fits)) == limit - 1
     batches.make(batch_of(1, subtask=(fits,)), rngs(1), "cpu")
+
+
+def test_actions_count_by_their_weight_and_texts_do_not(batches):
+    data = DataSettings((Path("data"),), weigh=True)
+    weighed = PolicySettings("joint", Path("out"), data, ModelSettings(tokenizer=Path("t")))
+    plain = replace(weighed, data=replace(data, weigh=False))
+    generator = torch.Generator().manual_seed(0)
+    actions = torch.rand(8, CHUNK, 32, generator=generator)  # two samples of four items
+    texts = torch.rand(4, 5, generator=generator)
+
+    def model(*_args, **_options):
+        return Pi05Output(torch.zeros(()), texts, actions)
+
+    given = batch_of(4, weight=torch.tensor([2.0, 0.0, torch.nan, 0.5]))
+    found = {}
+    for name, settings in (("weighed", weighed), ("plain", plain)):
+        objective = PolicyObjective(settings, batches)
+        prepared = objective.prepare(given, rngs(4), torch.device("cpu"))
+        found[name] = objective.losses(model, prepared.inputs), prepared.counts
+    (losses, counts), (plainly, plain_counts) = found["weighed"], found["plain"]
+    # What has no weight counts as the mean of those that have one.
+    expected = sum(w * actions[[k, 4 + k]].sum() for k, w in enumerate([2.0, 0.0, 1.0, 0.5]))
+    torch.testing.assert_close(losses["action"], expected)
+    torch.testing.assert_close(plainly["action"], actions.sum())
+    assert torch.equal(losses["text"], plainly["text"])
+    assert all(torch.equal(counts[name], plain_counts[name]) for name in counts)

@@ -350,3 +350,20 @@ def test_an_interrupted_training_says_how_to_go_on(sample, tmp_path, capsys, mon
     monkeypatch.setattr(policy, "train", lambda *_, **__: 2)
     assert cli(sample, tmp_path / "run", "planner") == 130
     assert "stopped after step 2 of 4; --resume goes on" in capsys.readouterr().err
+
+
+def test_a_weight_of_the_dataset_changes_what_is_learnt(tmp_path, sample, capsys):
+    assert cli(sample, tmp_path / "none", "joint", "--weigh") == 1
+    assert "has no column weight; vla-label --beta makes it" in capsys.readouterr().err
+    assert cli(sample, tmp_path / "none", "planner", "--weigh") == 1
+    assert "leave out --weigh" in capsys.readouterr().err
+    folder = Path(shutil.copytree(sample, tmp_path / "sample"))
+    label(folder / "data", Settings(values="timestamp", beta=0.1))
+    for name, words in (("plain", ()), ("weighed", ("--weigh",))):
+        assert cli(folder, tmp_path / name, "joint", *words, steps=1) == 0
+    plain, weighed = (
+        {key: logged(tmp_path / name, f"train/{key}")[1] for key in ("text", "action")}
+        for name in ("plain", "weighed")
+    )
+    assert weighed["text"] == plain["text"]
+    assert weighed["action"] != pytest.approx(plain["action"], rel=1e-3)

@@ -337,3 +337,11 @@ def test_patience_is_resumed(tmp_path):
     assert (ended.step, ended.best, written) == (8, 1.0, [])
     again = train(judged([], []), settings, tmp_path, resume=True)
     assert (again.step, again.interrupted) == (8, False)
+
+
+def test_a_validation_that_is_not_finite_is_named_and_is_no_best(tmp_path):
+    written = []
+    settings = replace(SETTINGS, validate_every=2, validation_items=8)
+    with pytest.raises(TrainingError, match="validation after step 4: the loss 'action' is nan"):
+        train(judged([3.0, float("nan"), 1.0], written), settings, tmp_path)
+    assert len(written) == 1

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from pretrained_samples import make_gemma, make_siglip_vision
@@ -20,6 +22,7 @@ from vla_training.data.labels.label import label
 from vla_training.data.loading.episode_split import split_episodes
 from vla_training.data.loading.training_set import TrainingSet
 from vla_training.data.loading.value_set import ValueSet, collate_values
+from vla_training.recipes import train
 from vla_training.recipes.train import main
 from vla_training.recipes.value_batches import ValueBatches
 
@@ -142,7 +145,9 @@ def test_a_resumed_training_is_the_same(robot, tmp_path):
     assert cli(robot, whole, "stitched", **options) == 0
     assert cli(robot, parted, "stitched", **options) == 0
     shutil.rmtree(parted / "state" / "step-00000006")
-    assert main(["value", "--arch", "stitched", "--out", str(parted), "--resume"]) == 0
+    again = ["value", "--arch", "stitched", "--out", str(parted), "--resume"]
+    assert main([*again, "--validate-every", "2"]) == 1  # it would choose other weights
+    assert main(again) == 0
     one, other = weights(whole), weights(parted)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -153,7 +158,59 @@ def test_epochs_are_counted_in_frames(robot, tmp_path, capsys):
     assert "4 of 4 steps" in capsys.readouterr().out
 
 
-def test_both_stages_align_first_and_questions_stay_answered(robot, tmp_path):
+def test_epochs_shorten_the_rise_of_the_rate(robot, tmp_path):
+    run = tmp_path / "run"
+    assert cli(robot, run, "cross-attention", epochs=1, steps=1000, warmup=1000) == 0
+    rates = list(logged(run, "train/learning_rate").values())
+    assert len(rates) == 15
+    assert np.argmax(rates) == 1  # a tenth of the steps
+    assert rates[-1] < 0.2 * max(rates)
+
+
+def test_questions_make_no_epoch_longer(robot, tmp_path, capsys):
+    file, pictures = write_llava(tmp_path / "vqa", coloured(50))
+    options = {"questions": file, "pictures": pictures, "epochs": 0.25}
+    assert cli(robot, tmp_path / "run", "stitched", **options) == 0
+    assert "4 of 4 steps" in capsys.readouterr().out
+
+
+def test_other_targets_or_questions_are_not_resumed_on(robot, tmp_path, capsys):
+    data, run = shutil.copytree(robot / "data", tmp_path / "data"), tmp_path / "run"
+    file, pictures = write_llava(tmp_path / "vqa", coloured(9))
+    options = {"questions": file, "pictures": pictures, "dataset": data, "steps": 1}
+    assert cli(robot, run, "stitched", **options) == 0
+    again = ["value", "--arch", "stitched", "--out", str(run), "--resume"]
+    assert main(again) == 0
+    file.write_text(file.read_text().replace("colour", "hue"))
+    assert main(again) == 1
+    assert "is of another training: questions" in capsys.readouterr().err
+    file.write_text(file.read_text().replace("hue", "colour"))
+    table = next((data / "data").glob("*/*.parquet"))
+    frames = pq.read_table(table)
+    place = frames.column_names.index("return")
+    halved = pa.array(frames["return"].to_numpy() / 2, pa.float32())
+    pq.write_table(frames.set_column(place, frames.schema.field(place), halved), table)
+    assert main(again) == 1
+    assert "is of another training: targets" in capsys.readouterr().err
+
+
+def test_defaults_are_those_of_the_architecture(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(train, "_train", seen.append)
+    for words in (["--arch=stitched"], ["--arch", "cross-attention", "--out", "stitched"]):
+        given = ["--out", str(tmp_path), *words, "--dataset", "stitched", "--tokenizer", "t"]
+        assert main(["value", *given]) == 0
+    stitched, cross = seen
+    assert (stitched.loop.batch_size, stitched.loop.learning_rate, stitched.epochs) == (8, 1e-4, 10)
+    assert (stitched.loop.warmup, stitched.loop.weight_decay, stitched.loop.bf16) == (
+        *(100, 0.01),
+        True,
+    )
+    assert (cross.loop.batch_size, cross.loop.learning_rate, cross.epochs) == (32, 5e-5, None)
+    assert (cross.loop.warmup, cross.loop.weight_decay, cross.loop.steps) == (1000, 1e-10, 10_000)
+
+
+def test_both_stages_align_first_and_questions_stay_answered(robot, tmp_path, capsys):
     siglip, gemma = tmp_path / "siglip", tmp_path / "gemma"
     make_siglip_vision(siglip)
     make_gemma(gemma)
@@ -168,6 +225,10 @@ def test_both_stages_align_first_and_questions_stay_answered(robot, tmp_path):
     assert any(name.startswith("projector.") for name in moved)
     answered = list(logged(out / "value", "validation/questions").values())
     assert answered[-1] < answered[0] + 0.05
+    before = (out / "settings.yaml").read_bytes()
+    assert cli(robot, out, "stitched", *words, lora=8, steps=12, **options) == 1
+    assert "holds a training already" in capsys.readouterr().err
+    assert (out / "settings.yaml").read_bytes() == before
 
 
 def test_targets_may_be_the_nearest_atom_alone(robot, trained):
@@ -215,6 +276,8 @@ def test_a_share_of_the_items_is_told_by_the_subtask(robot, trained):
         ((), {"features": "f"}, "--freeze-vision"),
         ((), {"epochs": 0}, "epochs is 0, expected a positive number"),
         ((), {"history": 0}, "history 0"),
+        ((), {"history_step": 0}, "history_step is 0 s"),
+        (("--freeze-language",), {"lora": 4, "init": "a"}, "leave out --freeze-language"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(robot, tmp_path, capsys, words, options, said):

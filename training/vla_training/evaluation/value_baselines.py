@@ -23,6 +23,7 @@ ELAPSED_TIME = "elapsed time"
 _TIMES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # frames
 _VALUES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # atoms
 _UNIFORM = (1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5)
+_HAIR = 1e-9  # of a task's mean counts, which decide only where there is nothing else
 
 _Tables = dict[str, npt.NDArray[np.float64]]
 _ALL = ""  # in place of a task, which has a text
@@ -99,9 +100,14 @@ def _fit(counts: _Tables, times: Sequence[float], validation: LabelledFrames) ->
 
 
 def _smooth(counts: _Tables, time: float, value: float) -> _Tables:
-    """Distributions of counts; mass that would leave the ends of the atoms stays inside."""
+    """Distributions of counts; mass that would leave the ends of the atoms stays inside.
+
+    A frame without counts, as before a task that begins late, has those of all frames of the task.
+    """
     smoothed = {
-        task: gaussian_filter(table, (time, value), mode=("constant", "reflect"))
+        task: gaussian_filter(
+            table + _HAIR * table.mean(0), (time, value), mode=("constant", "reflect")
+        )
         for task, table in counts.items()
     }
     return {task: table / table.sum(-1, keepdims=True) for task, table in smoothed.items()}

@@ -99,7 +99,7 @@ class Block:
     Attributes:
         chosen: Their places among the frames that are asked for.
         new: Pictures that no block before has needed.
-        later: Rows of the pictures that blocks behind it need.
+        later: Rows of the pictures there are by then that blocks behind it need, too.
         ends: Whether it is the last of its episode.
     """
 
@@ -125,7 +125,7 @@ def cut_blocks(frames: ValueFrames, size: int) -> list[Block]:
                 for camera in frames.source.clips
                 for stretch in stretches_of(frames.table, camera, new, size)
             ]
-            later = frozenset(frames.views[stop:end].ravel().tolist())
+            later = frozenset(np.intersect1d(frames.views[stop:end], seen).tolist())
             blocks.append(Block(slice(first, stop), stretches, later, stop == end))
         start = end
     return blocks

@@ -137,6 +137,7 @@ class PolicyObjective:
         self._batches = batches
         self._insulate = settings.insulate or not settings.plans
         self._flow_samples = settings.flow_samples
+        self._weigh = settings.data.weigh
         alpha = {"joint": settings.alpha, "expert": 1.0}.get(settings.mode)
         text = {"text": 1.0} if settings.plans else {}
         self.weights: Mapping[str, float] = {**text, **({"action": alpha} if alpha else {})}
@@ -151,16 +152,23 @@ class PolicyObjective:
             counts["text"] = made.target.mask.sum()
         if made.action:
             counts["action"] = learnt(made.action).sum() * made.action.dims * self._flow_samples
-        return Prepared((made, draws), counts)
+        weight = None
+        if self._weigh:
+            # Their mean over the data is 1: what has none counts so, and counts stay as they are.
+            weight = batch.weight.nan_to_num(1.0).repeat(self._flow_samples).to(device)
+        return Prepared((made, draws, weight), counts)
 
     def losses(
-        self, model: nn.Module, inputs: tuple[Pi05Batch, FlowDraws | None]
+        self, model: nn.Module, inputs: tuple[Pi05Batch, FlowDraws | None, Tensor | None]
     ) -> dict[str, Tensor]:
         """Runs the model."""
-        batch, draws = inputs
+        batch, draws, weight = inputs
         flow = vars(draws) if draws else {}
         output = model(batch, insulate=self._insulate, flow_samples=self._flow_samples, **flow)
-        losses = {"text": output.text_loss, "action": output.action_loss}
+        action = output.action_loss
+        if action is not None and weight is not None:
+            action = action * weight[:, None, None]
+        losses = {"text": output.text_loss, "action": action}
         return {name: loss.sum() for name, loss in losses.items() if loss is not None}
 
 

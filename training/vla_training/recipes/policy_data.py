@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 from vla_nodes.models.normalization import Normalization
 from vla_nodes.models.pi05_config import Pi05Config
 from vla_nodes.models.robot_interface import RobotInterface
-from vla_training.data.labels.frame_labels import POSITIVE
+from vla_training.data.errors import DataError
+from vla_training.data.labels.frame_labels import POSITIVE, WEIGHT
 from vla_training.data.labels.metadata import read_info
 from vla_training.data.loading.episode_split import split_episodes
 from vla_training.data.loading.frame_scaling import frame_scaling
@@ -54,6 +55,8 @@ def read_data(settings: DataSettings, config: Pi05Config, *, subtasks: bool) -> 
     for dataset in settings.dataset:
         root = dataset.resolve()
         info = read_info(root)
+        if settings.weigh and WEIGHT not in info["features"]:
+            raise DataError(f"{root} has no column {WEIGHT}; vla-label --beta makes it")
         split = split_episodes(info["total_episodes"], settings.split_seed, shares)
 
         def items(episodes: Sequence[int], root: Path = root) -> TrainingSet:

@@ -28,6 +28,7 @@ class DataSettings:
         test: Share of the episodes that is kept for evaluation; 0 for none.
         normalization: By which statistics states and actions are scaled.
         augment: Change crop, turn and colours of pictures anew whenever they are drawn.
+        weigh: Count the actions of each frame by the column weight, that vla-label --beta makes.
     """
 
     dataset: tuple[Path, ...]
@@ -38,6 +39,7 @@ class DataSettings:
     test: float = 0.1
     normalization: Scaled = "quantile"
     augment: bool = True
+    weigh: bool = False
 
     def __post_init__(self) -> None:
         """Refuses what makes no sense.
@@ -162,6 +164,10 @@ class PolicySettings:
         if self.mode == "planner-fast" and self.data.normalization != "quantile":
             raise TrainingError(
                 "FAST tokens are of actions scaled by quantiles; expected --normalization quantile"
+            )
+        if self.mode.startswith("planner") and self.data.weigh:
+            raise TrainingError(
+                f"mode {self.mode} trains no expert, whose actions are weighed; leave out --weigh"
             )
         if self.mode.startswith("planner") and model.lora_expert:
             raise TrainingError(

@@ -16,8 +16,8 @@ from vla_training.recipes.settings_file import SETTINGS, flat, read_settings, wr
 from vla_training.recipes.training_loop import Ended
 
 _FREE = {
-    *("out", "dataset", "init", "tokenizer", "fast", "workers", "validate_every"),
-    *("validation_items", "save_every", "keep", "log_every", "wandb"),
+    *("out", "dataset", "init", "tokenizer", "fast", "workers"),
+    *("save_every", "keep", "log_every", "wandb"),
     *("questions", "pictures", "siglip", "gemma"),
 }
 """Settings that may be others when training is resumed: they do not change what comes out, or

@@ -4,6 +4,7 @@
 On several processes: ``accelerate launch -m vla_training.recipes.train policy ...``.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -33,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words and words[0] in _COMMANDS:
             words[1:] = with_files(words[1:], _COMMANDS[words[0]])
         # Each architecture has defaults of its own.
-        stitched = "stitched" in words
-        value = StitchedSettings if stitched else ValueSettings
+        value = StitchedSettings if _arch(words) == "stitched" else ValueSettings
         commands: dict[str, Callable[..., Settings]] = {**_COMMANDS, "value": value}
         settings = tyro.extras.subcommand_cli_from_dict(commands, prog="vla-train", args=words)
         # PyTorch's threads wait by spinning, which stops all work where loaders want processors.
@@ -47,6 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"vla-train: {error or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
+
+
+def _arch(words: Sequence[str]) -> str | None:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--arch", nargs="?")
+    asked: str | None = parser.parse_known_args(words)[0].arch
+    return asked
 
 
 def _train(settings: Settings) -> str:

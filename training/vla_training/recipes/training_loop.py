@@ -202,7 +202,7 @@ class _Loop:
         self.stopped = found.pop("interrupted") > 0.0
         length = found.pop("gradient")
         means = _means(found, counts)
-        self._refuse_infinite({**means, "gradient": length})
+        self._refuse_infinite(f"step {self.step + 1}", {**means, "gradient": length})
         self._optimizer.step()
         self._optimizer.zero_grad()
         return {"loss": self._total(means), **means, "gradient_norm": length}
@@ -232,6 +232,7 @@ class _Loop:
                 counts.append(part.counts)
                 sums.append(self._losses(self._job.model, part.inputs))
         means = _means(self._reduced(_summed(sums)), self._reduced(_summed(counts)))
+        self._refuse_infinite(f"validation after step {self.step}", means)
         return {"loss": self._total(means), **means}
 
     def _prepared(self, batch: Any, rngs: Sequence[np.random.Generator]) -> Prepared:
@@ -258,13 +259,13 @@ class _Loop:
             if parameter.grad is None:
                 raise TrainingError(f"{name} is to be trained, and no loss depends on it")
 
-    def _refuse_infinite(self, values: Mapping[str, float]) -> None:
-        """Before the optimiser takes it in, so that the weights stay good."""
+    def _refuse_infinite(self, when: str, values: Mapping[str, float]) -> None:
+        """Before the optimiser takes it in, or the checkpoint, so that the weights stay good."""
         for name, value in values.items():
             if not isfinite(value):
                 what = "gradient" if name == "gradient" else f"loss {name!r}"
                 raise TrainingError(
-                    f"step {self.step + 1}: the {what} is {value}, expected a finite number; "
+                    f"{when}: the {what} is {value}, expected a finite number; "
                     "lower the learning rate, lengthen the warm-up, or look for wild values in "
                     "the data; --resume goes on from the last state that was saved"
                 )

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recipe of the value functions: how far tasks have come, on labelled episodes."""
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, Dataset
 
@@ -18,10 +18,10 @@ from vla_training.data.loading.augmentation import Augmentation
 from vla_training.data.loading.training_set import TrainingSet
 from vla_training.data.loading.value_set import ValueItem, ValueSet, history_rows, history_steps
 from vla_training.data.vqa.batches import VqaBatch, vqa_batch
-from vla_training.data.vqa.questions import VqaItem
+from vla_training.data.vqa.questions import Questions
 from vla_training.data.vqa.sources import read_questions
 from vla_training.evaluation.value_features import FeatureCache, open_features
-from vla_training.recipes.alignment import vqa_loss
+from vla_training.recipes.alignment import loop_of_epochs, vqa_loss
 from vla_training.recipes.co_training import CoTraining, MixedBatch, collate_mixed
 from vla_training.recipes.job import Job, Prepared
 from vla_training.recipes.lora import merged_weights
@@ -55,14 +55,15 @@ def train_value(settings: ValueSettings) -> str:
     beginning = read_value_beginning(settings.arch, settings.model)
     data = _in_order(read_value_data(settings.data), settings, beginning.interface)
     if warning := lacking_outcome(data.training):
-        print(f"vla-train: {warning}", file=sys.stderr)
+        PartialState().print(f"vla-train: {warning}", file=sys.stderr)
     claim(out, settings, resume=settings.resume)
     model = make_model(beginning, settings.model, settings.loop.seed)
-    training, validation = _items(settings, data, model)
+    questions = _questions(settings)
+    training, validation = _items(settings, data, model, questions)
     loop = settings.loop
     if settings.epochs:
-        steps = max(1, math.ceil(settings.epochs * len(training) / loop.batch_size))
-        loop = replace(loop, steps=steps, decay=max(steps, loop.warmup + 1))
+        # Of the frames alone: where there are many questions, the items repeat them.
+        loop = loop_of_epochs(loop, settings.epochs, sum(map(len, data.training)))
 
     def export() -> None:
         write_value_checkpoint(
@@ -91,7 +92,11 @@ def train_value(settings: ValueSettings) -> str:
             Augmentation() if settings.data.augment and not settings.data.features else None
         ),
         export=export,
-        identity=digests(beginning, data.interface),
+        identity={
+            **digests(beginning, data.interface),
+            "targets": data.targets,
+            **({"questions": questions.digest} if questions else {}),
+        },
         collate=collate_mixed,
         keep_best=True,
     )
@@ -112,9 +117,16 @@ def _in_order(data: ValueData, settings: ValueSettings, before: ValueInterface |
     return replace(data, interface=replace(data.interface, cameras=before.cameras))
 
 
-def _items(settings: ValueSettings, data: ValueData, model: Model) -> tuple[CoTraining, CoTraining]:
+def _questions(settings: ValueSettings) -> Questions | None:
+    told = settings.questions
+    return read_questions(told.questions, told.pictures) if told.questions else None
+
+
+def _items(
+    settings: ValueSettings, data: ValueData, model: Model, questions: Questions | None
+) -> tuple[CoTraining, CoTraining]:
     """What is learnt from, and what chooses the checkpoint."""
-    config = model.config
+    config, share = model.config, settings.questions.questions_share
 
     def frames(sets: Sequence[TrainingSet]) -> Dataset[ValueItem]:
         return ConcatDataset(
@@ -122,14 +134,10 @@ def _items(settings: ValueSettings, data: ValueData, model: Model) -> tuple[CoTr
             for one in sets
         )
 
-    told = settings.questions
-    questions: tuple[Dataset[VqaItem] | None, ...] = (None, None)
-    if told.questions:
-        source = read_questions(told.questions, told.pictures)
-        questions = source.split(settings.data.split_seed)
+    asked = questions.split(settings.data.split_seed) if questions else (None, None)
     return (
-        CoTraining(frames(data.training), questions[0], told.questions_share),
-        CoTraining(frames(data.validation), questions[1], told.questions_share),
+        CoTraining(frames(data.training), asked[0], share),
+        CoTraining(frames(data.validation), asked[1], share),
     )
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The data that a value function is trained on, and what they say of it."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,24 @@ class ValueData:
     training: Sequence[TrainingSet]
     validation: Sequence[TrainingSet]
     interface: ValueInterface
+
+    @property
+    def targets(self) -> str:
+        """Digest of which frames there are, with their texts and returns."""
+        digest = hashlib.sha256()
+        for one in (*self.training, *self.validation):
+            table, rows = one.table, one.rows
+            digest.update(repr((table.task.texts, table.subtask.texts)).encode())
+            labels = (table.labels[RETURN], table.labels[SUBTASK_RETURN])
+            for column in (
+                table.episode,
+                table.frame,
+                table.task.codes,
+                table.subtask.codes,
+                *labels,
+            ):
+                digest.update(np.ascontiguousarray(column[rows]).tobytes())
+        return digest.hexdigest()[:16]
 
 
 def read_value_data(settings: ValueDataSettings) -> ValueData:

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from accelerate import PartialState
 
 from vla_nodes.models.cross_attention_value import CrossAttentionValue
 from vla_nodes.models.stitched_value import StitchedValue
@@ -79,7 +80,9 @@ def read_value_beginning(arch: Arch, settings: ValueModelSettings) -> ValueBegin
         config = replace(
             config,
             history=config.history if settings.history is None else settings.history,
-            history_step=settings.history_step or config.history_step,
+            history_step=(
+                config.history_step if settings.history_step is None else settings.history_step
+            ),
         )
     except ValueError as error:
         raise TrainingError(str(error)) from error
@@ -103,15 +106,13 @@ def make_model(beginning: ValueBeginning, settings: ValueModelSettings, seed: in
         # A history that the checkpoint did not have brings new embeddings of ages.
         load_weights(model, beginning.init, strict=beginning.config.history == 1)
     else:
-        print(load_pretrained(model, settings.siglip, settings.gemma))
+        PartialState().print(load_pretrained(model, settings.siglip, settings.gemma))
     if settings.freeze_vision:
         model.vision.requires_grad_(False)
     if settings.freeze_language:
         model.language.requires_grad_(False)
     elif settings.lora:
         adapt(model, ["language"], settings.lora, settings.lora_alpha, settings.lora_dropout)
-        model.language.embed_tokens.requires_grad_(False)
-        model.language.norm.requires_grad_(False)
     return model
 
 

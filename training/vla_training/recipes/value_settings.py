@@ -107,6 +107,11 @@ class ValueModelSettings:
                 f"lora is {self.lora} and lora_dropout {self.lora_dropout}, expected a rank, or 0 "
                 "for none, and a share below 1"
             )
+        if self.lora and self.freeze_language:
+            raise TrainingError(
+                "--lora trains adapters in a language model that stays as it is; leave out "
+                "--freeze-language"
+            )
         if self.init and (self.siglip or self.gemma):
             raise TrainingError("--init brings all weights; leave out --siglip and --gemma")
 
@@ -154,8 +159,8 @@ def _cross_attention_loop() -> LoopSettings:
 
 def _stitched_loop() -> LoopSettings:
     return LoopSettings(
-        steps=10_000,
-        decay=10_000,
+        steps=1_000_000,
+        decay=1_000_000,
         batch_size=8,
         warmup=100,
         learning_rate=1e-4,
@@ -178,7 +183,7 @@ class ValueSettings:
         loop: How long, how fast, how often.
         stage: both aligns the projector on the questions first, for a stitched model that begins
             from SigLIP and Gemma.
-        epochs: Times that every frame is seen, in place of --steps and --decay.
+        epochs: Times that every frame is seen, unless --steps ends it before.
         targets: Of the loss: the two atoms beside a return, or the nearest one alone.
         config: YAML file of options by name; those on the command line go before it.
         resume: Go on with the training in the folder, with its settings.
@@ -244,8 +249,8 @@ class StitchedSettings(ValueSettings):
 
     Attributes:
         loop: How long, how fast, how often.
-        epochs: Times that every frame is seen, in place of --steps and --decay; 0 for the
-            latter.
+        epochs: Times that every frame is seen, unless --steps ends it before.
     """
 
     loop: Annotated[LoopSettings, tyro.conf.arg(name="")] = field(default_factory=_stitched_loop)
+    epochs: float | None = 10.0

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from vla_training.recipes.alignment import train_alignment
 from vla_training.recipes.alignment_settings import AlignmentSettings
+from vla_training.recipes.errors import TrainingError
 from vla_training.recipes.run_folder import claim
 from vla_training.recipes.run_state import newest_state
 from vla_training.recipes.value import train_value
@@ -22,8 +23,14 @@ def train_both(settings: ValueSettings) -> str:
     Raises:
         TrainingError: As of ``train_alignment`` and ``train_value``, like all else they raise.
     """
-    claim(settings.out, settings, resume=settings.resume)
     aligned, valued = settings.out / "alignment", settings.out / "value"
+    begun = [newest_state(folder / "state") is not None for folder in (aligned, valued)]
+    if any(begun) and not settings.resume:
+        raise TrainingError(
+            f"{settings.out} holds a training already; --resume goes on with it, another --out "
+            "begins a new one"
+        )
+    claim(settings.out, settings, resume=settings.resume)
     model, told = settings.model, settings.questions
     assert told.questions is not None  # settings without are refused
     first = AlignmentSettings(
@@ -34,7 +41,7 @@ def train_both(settings: ValueSettings) -> str:
         siglip=model.siglip,
         gemma=model.gemma,
         init=model.init,
-        resume=newest_state(aligned / "state") is not None,
+        resume=begun[0],
     )
     loop = replace(first.loop, seed=settings.loop.seed, workers=settings.loop.workers)
     done = train_alignment(replace(first, loop=loop))
@@ -43,6 +50,6 @@ def train_both(settings: ValueSettings) -> str:
         out=valued,
         stage="value",
         model=replace(model, init=str(aligned / "checkpoint"), siglip=None, gemma=None),
-        resume=newest_state(valued / "state") is not None,
+        resume=begun[1],
     )
     return f"{done}\n{train_value(second)}"

@@ -38,6 +38,7 @@ from vla_training.data.labels.replacement import replacement, sole_access
 from vla_training.data.labels.summary import Labelled, read_labelled, summary
 from vla_training.data.labels.value_column import (
     Prediction,
+    check_scale,
     checkpoint_digest,
     forget_parts,
     predict_column,
@@ -163,6 +164,7 @@ def _values_wanted(
                 f"the checkpoint's values become the column {VALUE}"
             )
         digest = checkpoint_digest(prediction.value_checkpoint)
+        check_scale(prediction.value_checkpoint, settings)
         return dataclasses.replace(settings, values=VALUE), digest
     if settings.values == VALUE and before and VALUE in before["columns"]:
         return settings, before["settings"].get("value_checkpoint")

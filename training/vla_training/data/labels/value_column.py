@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vla_training.data.errors import DataError
+from vla_training.data.labels.frame_labels import Settings
+from vla_training.data.labels.metadata import read_json
 
 _PARTS = ("config.json", "value.json", "model.safetensors", "tokenizer/tokenizer.json")
 
@@ -56,6 +58,23 @@ def checkpoint_digest(folder: Path) -> str:
                 f"{folder} is no checkpoint of a value function: {name}: {error.strerror}"
             ) from error
     return digest.hexdigest()
+
+
+def check_scale(folder: Path, settings: Settings) -> None:
+    """Refuses a value function whose values are of another scale than the returns are to be.
+
+    Raises:
+        DataError: It learnt from returns of another mode, or its own description is damaged.
+    """
+    learnt = (read_json(folder / "value.json") or {}).get("labels")
+    scale = {"per_task": ("mode", "coefficient"), "global": ("mode", "max_steps")}
+    for name in scale.get(settings.mode, ("mode",)):
+        ours = getattr(settings, name)
+        if isinstance(learnt, dict) and learnt.get(name, ours) != ours:
+            raise DataError(
+                f"{folder} learnt from returns of {name} {learnt[name]!r:.50}, and {name} is "
+                f"{ours!r} here: advantages would mean nothing; expected the same"
+            )
 
 
 def predict_column(

@@ -28,6 +28,7 @@ class Batch:
         return_to_go: (B,) float32.
         advantage: (B,) float32.
         positive: (B,) int64.
+        weight: (B,) float32.
         outcome: (B,) int64.
         episode_index: (B,) int64.
         frame_index: (B,) int64.
@@ -43,6 +44,7 @@ class Batch:
     return_to_go: torch.Tensor
     advantage: torch.Tensor
     positive: torch.Tensor
+    weight: torch.Tensor
     outcome: torch.Tensor
     episode_index: torch.Tensor
     frame_index: torch.Tensor
@@ -89,6 +91,7 @@ def collate(items: Sequence[Item]) -> Batch:
         return_to_go=column("return_to_go", torch.float32),
         advantage=column("advantage", torch.float32),
         positive=column("positive", torch.int64),
+        weight=column("weight", torch.float32),
         outcome=column("outcome", torch.int64),
         episode_index=column("episode_index", torch.int64),
         frame_index=column("frame_index", torch.int64),

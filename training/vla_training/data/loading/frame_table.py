@@ -25,6 +25,7 @@ from vla_training.data.labels.frame_labels import (
     RETURN,
     SUBTASK_RETURN,
     UNLABELLED,
+    WEIGHT,
 )
 from vla_training.data.loading.frame_columns import Columns, Words
 from vla_training.data.schema import ACTION, BAG_TIME, OUTCOME, STATE, SUBTASK, Outcome
@@ -35,6 +36,7 @@ _UNKNOWN: dict[str, np.generic] = {
     SUBTASK_RETURN: np.float32(np.nan),
     ADVANTAGE: np.float32(np.nan),
     POSITIVE: np.int64(UNLABELLED),
+    WEIGHT: np.float32(np.nan),
 }
 
 
@@ -52,8 +54,9 @@ class FrameTable:
         action: (N, A) float32.
         task: Of each frame.
         subtask: Of each frame; empty where there is none.
-        labels: (N,) arrays ``outcome``, ``return``, ``subtask_return``, ``advantage`` and
-            ``positive``; ``UNKNOWN``, NaN and ``UNLABELLED`` where the dataset has none.
+        labels: (N,) arrays ``outcome``, ``return``, ``subtask_return``, ``advantage``,
+            ``positive`` and ``weight``; ``UNKNOWN``, ``UNLABELLED`` for ``positive``, and NaN
+            where the dataset has none.
     """
 
     episode: npt.NDArray[np.int64]

@@ -13,7 +13,7 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from vla_training.data.bags.errors import shown
 from vla_training.data.errors import DataError
-from vla_training.data.labels.frame_labels import ADVANTAGE, POSITIVE, RETURN
+from vla_training.data.labels.frame_labels import ADVANTAGE, POSITIVE, RETURN, WEIGHT
 from vla_training.data.labels.metadata import read_info
 from vla_training.data.loading.augmentation import Augmentation
 from vla_training.data.loading.dataset_schema import dataset_schema
@@ -46,6 +46,7 @@ class Item:
         return_to_go: The label ``return``; NaN where there is none.
         advantage: NaN where there is none.
         positive: 1 or 0; ``UNLABELLED`` where that is not known.
+        weight: How much it is to count; NaN where there is none.
         outcome: Of the episode, an ``Outcome``.
         episode_index: In its dataset.
         frame_index: In its episode.
@@ -60,6 +61,7 @@ class Item:
     return_to_go: float
     advantage: float
     positive: int
+    weight: float
     outcome: int
     episode_index: int
     frame_index: int
@@ -138,6 +140,7 @@ class TrainingSet(Dataset[Item]):
             return_to_go=float(table.labels[RETURN][row]),
             advantage=float(table.labels[ADVANTAGE][row]),
             positive=int(table.labels[POSITIVE][row]),
+            weight=float(table.labels[WEIGHT][row]),
             outcome=int(table.labels[OUTCOME][row]),
             episode_index=int(table.episode[row]),
             frame_index=int(table.frame[row]),
