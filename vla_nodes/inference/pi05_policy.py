@@ -72,7 +72,10 @@ class Pi05Policy:
         self._contract, self._robot, self._device = contract, robot, device
         self._positive = True if robot.advantage else None
         self._known = contract.subtasks or robot.subtasks
-        self._known_tokens = [self._tokenizer.encode(text) for text in self._known]
+        try:
+            self._known_tokens = [self._tokenizer.encode(text) for text in self._known]
+        except ValueError as error:
+            raise PolicyError(f"a known subtask cannot be used: {error}") from error
         self._check_subtasks()
         self._durations: deque[float] = deque(maxlen=LATENCIES)
         self.reset()

@@ -19,6 +19,7 @@ from vla_training.data.loading.frame_table import read_frame_table
 from vla_training.recipes import policy
 from vla_training.recipes.run_state import newest_state
 from vla_training.recipes.train import main
+from vla_training.recipes.training_loop import Ended
 from vla_training.tokens.fast import FastTokenizer
 from vla_training.tokens.fit_tokenizer import fit_tokenizer
 
@@ -347,7 +348,8 @@ def test_an_error_without_a_text_is_told_by_its_kind(sample, tmp_path, capsys, m
 
 
 def test_an_interrupted_training_says_how_to_go_on(sample, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(policy, "train", lambda *_, **__: 2)
+    ended = Ended(step=2, interrupted=True, best=np.inf)
+    monkeypatch.setattr(policy, "train", lambda *_, **__: ended)
     assert cli(sample, tmp_path / "run", "planner") == 130
     assert "stopped after step 2 of 4; --resume goes on" in capsys.readouterr().err
 

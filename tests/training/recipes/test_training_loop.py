@@ -135,8 +135,10 @@ class Struck(ToyObjective):
     def prepare(self, batch, rngs, device):
         self.step += 1
         if self.step in self.at:
-            for process in (*multiprocessing.active_children(), multiprocessing.current_process()):
+            for process in multiprocessing.active_children():
                 os.kill(process.pid, signal.SIGINT)
+            # Of this very thread, or it might come late and count as one with the next.
+            signal.raise_signal(signal.SIGINT)
         return super().prepare(batch, rngs, device)
 
 
