@@ -126,6 +126,14 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, ema):
         assert file.read_bytes() == (other / file.name).read_bytes()
 
 
+@pytest.fixture
+def _ctrl_c_heard():
+    """What a shell starts in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Struck(ToyObjective):
     """Ctrl-C as a terminal sends it, to the loading processes as well, at some steps."""
 
@@ -149,6 +157,7 @@ def test_ctrl_c_is_answered_once_and_loses_no_step(tmp_path, capfd):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.usefixtures("_ctrl_c_heard")
 def test_a_second_ctrl_c_stops_at_once_and_leaves_no_process(tmp_path):
     class Twice(Struck):
         def losses(self, model, inputs):
