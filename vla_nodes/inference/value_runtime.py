@@ -20,6 +20,7 @@ from vla_nodes.models.errors import CheckpointError
 from vla_nodes.models.files import read_object
 from vla_nodes.models.stored_tensors import stored_tensors
 from vla_nodes.models.tokenizer import TOKENIZER, Tokenizer
+from vla_nodes.models.value_config import INTERFACE, TYPE
 
 if TYPE_CHECKING:
     from vla_nodes.models.value_checkpoint import ValueCheckpoint
@@ -129,12 +130,11 @@ def check_folder(folder: Path, cameras: Sequence[str]) -> None:
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder '{folder}'; expected that of a value function")
     kind = read_object(folder / CONFIG).get("type")
-    if kind != "vla_value":
+    if kind != TYPE:
         raise CheckpointError(
-            f"{folder / CONFIG}: type is {kind!r:.50}, expected 'vla_value': this is no value "
-            "function"
+            f"{folder / CONFIG}: type is {kind!r:.50}, expected {TYPE!r}: this is no value function"
         )
-    file = folder / "value.json"
+    file = folder / INTERFACE
     if not file.exists():
         raise CheckpointError(
             f"{folder} was aligned only and gives no values; train it with vla-train value"

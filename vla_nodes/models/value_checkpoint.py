@@ -31,14 +31,10 @@ from vla_nodes.models.pi05_config import GemmaSize, VisionSize
 from vla_nodes.models.stitched_value import StitchedValue
 from vla_nodes.models.stored_tensors import FILE
 from vla_nodes.models.tokenizer import TOKENIZER, Tokenizer
-from vla_nodes.models.value_config import ARCHS, Arch, ValueConfig
+from vla_nodes.models.value_config import ARCHS, INTERFACE, TYPE, Arch, ValueConfig
 from vla_nodes.models.value_model import make_value_model
 from vla_nodes.models.value_prompt import MAX_CHARACTERS
 from vla_nodes.models.weights import check_finite, compare, load_weights
-
-TYPE = "vla_value"
-"""In ``config.json``."""
-INTERFACE = "value.json"
 
 _VISION = ("width", "depth", "mlp", "heads", "patch")
 _LANGUAGE = ("width", "depth", "mlp", "heads", "kv_heads", "head_dim")

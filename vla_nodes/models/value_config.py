@@ -8,6 +8,10 @@ from typing import Literal
 from vla_nodes.models.pi05_config import GemmaSize, VisionSize
 
 Arch = Literal["cross-attention", "stitched"]
+TYPE = "vla_value"
+"""Of a checkpoint, in its ``config.json``."""
+INTERFACE = "value.json"
+"""File of a checkpoint that says what it was trained for."""
 ARCHS: tuple[Arch, ...] = ("cross-attention", "stitched")
 
 

@@ -11,6 +11,7 @@ from vla_nodes.inference.value_runtime import ENGINES, ValueRuntime, load_value_
 from vla_nodes.models.entries import Entries
 from vla_nodes.models.errors import CheckpointError
 from vla_nodes.models.files import read_object
+from vla_nodes.models.value_config import INTERFACE
 from vla_nodes.monitoring.value_events import EventSettings
 from vla_nodes.nodes.parameters import ParameterError, parameter
 
@@ -168,7 +169,7 @@ def load_runtime(parameters: ValueMonitorParameters, contract: Contract) -> Valu
 
 def _cameras(folder: Path, there: Sequence[str]) -> Sequence[str]:
     """Cameras that a value function looks at, of those that are there."""
-    file = folder / "value.json"
+    file = folder / INTERFACE
     if not file.is_file():
         return there  # Loading will say what this folder is instead.
     known = Entries(file, read_object(file)).names("cameras") or ()

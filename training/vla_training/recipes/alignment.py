@@ -15,8 +15,9 @@ from vla_nodes.models.stitched_value import StitchedValue
 from vla_nodes.models.value_checkpoint import write_value_checkpoint
 from vla_training.data.vqa.batches import VqaBatch, vqa_batch
 from vla_training.data.vqa.sources import read_questions
-from vla_training.recipes.alignment_model import make_stitched, tokenizer_digest
+from vla_training.recipes.alignment_model import make_stitched
 from vla_training.recipes.alignment_settings import AlignmentSettings
+from vla_training.recipes.digests import file_digests
 from vla_training.recipes.job import Job, Prepared
 from vla_training.recipes.loop_settings import LoopSettings
 from vla_training.recipes.run_folder import claim, stopped
@@ -55,7 +56,7 @@ def train_alignment(settings: AlignmentSettings) -> str:
         validation=validation,
         augmentation=None,
         export=export,
-        identity={"questions": questions.digest, "tokenizer": tokenizer_digest(tokenizer)},
+        identity={"questions": questions.digest, **file_digests(tokenizer.write)},
         collate=partial(vqa_batch, tokenizer=tokenizer, config=model.config),
         keep_best=True,
     )

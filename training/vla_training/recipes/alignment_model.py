@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stitched value function that an alignment begins with."""
 
-import hashlib
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 import torch
 from accelerate import PartialState
 
@@ -46,11 +42,3 @@ def make_stitched(settings: AlignmentSettings) -> tuple[StitchedValue, Tokenizer
     model.requires_grad_(False)
     model.projector.requires_grad_(True)
     return model, tokenizer
-
-
-def tokenizer_digest(tokenizer: Tokenizer) -> str:
-    """For ``Job.identity``."""
-    with TemporaryDirectory() as name:
-        tokenizer.write(Path(name))
-        content = b"".join(file.read_bytes() for file in sorted(Path(name).iterdir()))
-    return hashlib.sha256(content).hexdigest()[:16]

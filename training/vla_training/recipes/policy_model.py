@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pi0.5 that a training begins with, and what of it is trained."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -16,6 +14,7 @@ from vla_nodes.models.pi05_config import SIZES, Pi05Config
 from vla_nodes.models.robot_interface import RobotInterface
 from vla_nodes.models.tokenizer import Tokenizer
 from vla_nodes.models.weights import compare
+from vla_training.recipes.digests import digest, file_digests
 from vla_training.recipes.errors import TrainingError
 from vla_training.recipes.lora import adapt
 from vla_training.recipes.policy_settings import PolicySettings
@@ -124,16 +123,14 @@ def make_model(beginning: Beginning, settings: PolicySettings) -> Pi05:
 
 def digests(beginning: Beginning, normalization: Normalization, robot: RobotInterface) -> dict:
     """Of tokenisers, of the data's statistics and of the robot, for ``Job.identity``."""
-    with TemporaryDirectory() as name:
-        folder = Path(name)
+
+    def write(folder: Path) -> None:
         normalization.write(folder)
         beginning.tokenizer.write(folder / TOKENIZER)
         if beginning.fast:
             beginning.fast.write(folder / FAST)
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        contents = {str(path.relative_to(folder)): path.read_bytes() for path in files}
-    contents["robot"] = repr(robot).encode()
-    return {name: hashlib.sha256(text).hexdigest()[:16] for name, text in contents.items()}
+
+    return {**file_digests(write), "robot": digest(repr(robot).encode())}
 
 
 def choose_trained(model: Pi05, settings: PolicySettings) -> None:

@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The value function that a training begins with, and what of it is trained."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from accelerate import PartialState
 
 from vla_nodes.models.cross_attention_value import CrossAttentionValue
 from vla_nodes.models.stitched_value import StitchedValue
-from vla_nodes.models.tokenizer import TOKENIZER, Tokenizer
+from vla_nodes.models.tokenizer import Tokenizer
 from vla_nodes.models.value_checkpoint import ValueInterface, read_value_checkpoint
 from vla_nodes.models.value_config import SIZES, Arch, ValueConfig
 from vla_nodes.models.value_model import make_value_model
 from vla_nodes.models.weights import load_weights
+from vla_training.recipes.digests import digest, file_digests
 from vla_training.recipes.errors import TrainingError
 from vla_training.recipes.lora import adapt
 from vla_training.recipes.pretrained import load_pretrained, pretrained_config
@@ -118,9 +117,8 @@ def make_model(beginning: ValueBeginning, settings: ValueModelSettings, seed: in
 
 def digests(beginning: ValueBeginning, interface: ValueInterface) -> dict[str, str]:
     """Of tokeniser, sizes and interface, for ``Job.identity``."""
-    with TemporaryDirectory() as name:
-        beginning.tokenizer.write(Path(name) / TOKENIZER)
-        files = sorted(path for path in Path(name).rglob("*") if path.is_file())
-        contents = {path.name: path.read_bytes() for path in files}
-    contents |= {"sizes": repr(beginning.config).encode(), "interface": repr(interface).encode()}
-    return {name: hashlib.sha256(text).hexdigest()[:16] for name, text in contents.items()}
+    return {
+        **file_digests(beginning.tokenizer.write),
+        "sizes": digest(repr(beginning.config).encode()),
+        "interface": digest(repr(interface).encode()),
+    }
