@@ -18,8 +18,8 @@ def expert_calls(model, monkeypatch):
     """(noisy actions, times, velocities) of each call of the expert."""
     calls, run_expert = [], model.run_expert
 
-    def spy(noisy, times, prefix, seen):
-        velocity, hidden = run_expert(noisy, times, prefix, seen)
+    def spy(noisy, times, prefix, seen, depth=None):
+        velocity, hidden = run_expert(noisy, times, prefix, seen, depth)
         calls.append((noisy, times, velocity))
         return velocity, hidden
 

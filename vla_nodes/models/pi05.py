@@ -168,6 +168,7 @@ class Pi05(nn.Module):
         times: Tensor,
         prefix: KeysAndValues,
         seen: Tensor,
+        depth: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Predicts the velocity of noisy actions.
 
@@ -176,6 +177,7 @@ class Pi05(nn.Module):
             times: (B,) flow times, or (B, T) where each action has its own.
             prefix: Keys and values of the actor's prefix.
             seen: (B, N) bool, the prefix's tokens that are there.
+            depth: Layers that are run, from the first on, before the last norm; None for all.
 
         Returns:
             Velocities (B, T, A) float32, and the last hidden states (B, T, E).
@@ -197,7 +199,8 @@ class Pi05(nn.Module):
             normed, gate = layer.post_attention_layernorm(x, condition)
             return x + gate * layer.mlp(normed)
 
-        for layer, (keys, values) in zip(self.expert, prefix, strict=True):
+        layers = list(zip(self.expert, prefix, strict=True))
+        for layer, (keys, values) in layers[:depth]:
             x = self._checkpointed(run, layer, x, keys, values)
         hidden, _ = self.expert.norm(x, condition)
         out = self.action_out_proj
@@ -264,7 +267,8 @@ class Pi05(nn.Module):
             total = total + mean_where(loss, batch.target.mask)
         if acts and batch.actor and batch.action:
             with torch.set_grad_enabled(torch.is_grad_enabled() and not insulate):
-                _, there, prefix = self.prefix(batch.views, pictures, batch.actor)
+                context, there, prefix = self.prefix(batch.views, pictures, batch.actor)
+            parts |= {"context": context, "context_there": there}
             loss, counted, parts["suffix_embeds"] = self._action_loss(
                 batch.action, prefix, there, flow_samples, noise, times
             )
@@ -351,19 +355,42 @@ class Pi05(nn.Module):
         steps: int | None = None,
         decided: Tensor | None = None,
     ) -> Tensor:
-        """Denoises chunks by Euler steps from time 1 to 0.
+        """Draws chunks: runs the prefix, and denoises.
 
         Args:
             views: Of B observations.
             prompt: Of the actor.
+            noise: As the others, and what is returned, of ``denoise``.
+            steps: Likewise.
+            decided: Likewise.
+        """
+        _, there, prefix = self.prefix(views, self.embed_pictures(views), prompt)
+        return self.denoise(prefix, there, noise, steps=steps, decided=decided)
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        prefix: KeysAndValues,
+        there: Tensor,
+        noise: Tensor,
+        *,
+        steps: int | None = None,
+        decided: Tensor | None = None,
+        depth: int | None = None,
+    ) -> Tensor:
+        """Denoises chunks by Euler steps from time 1 to 0.
+
+        Args:
+            prefix: Keys and values of the actor's prefix.
+            there: (B, N) bool, the prefix's tokens that are there.
             noise: (B, T, A).
             steps: None for the configuration's.
             decided: (B, d, A) actions that are taken as given at the start of the chunks.
+            depth: Layers of the expert that are run, from the first on; None for all.
 
         Returns:
             (B, T, A) float32, normalised.
         """
-        _, there, prefix = self.prefix(views, self.embed_pictures(views), prompt)
         steps = steps or self.config.steps
         decided = noise[:, :0] if decided is None else decided
         given = decided.shape[1]
@@ -371,7 +398,8 @@ class Pi05(nn.Module):
         for step in range(steps):
             times = noise.new_full(noise.shape[:2], 1.0 - step / steps)
             times[:, :given] = 0.0
-            velocity, _ = self.run_expert(x, times if given else times[:, 0], prefix, there)
+            flow_times = times if given else times[:, 0]
+            velocity, _ = self.run_expert(x, flow_times, prefix, there, depth)
             x = torch.cat([decided, (x - velocity / steps)[:, given:]], dim=1)
         return x
 

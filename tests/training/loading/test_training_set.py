@@ -325,7 +325,7 @@ def test_no_more_videos_stay_open_than_asked_for(tmp_path):
         tmp_path / "data", Sample(lengths=(4, 4, 4), plain=True, file_megabytes=0.001)
     )
     items = TrainingSet(root, 1, open_videos=2)
-    assert len({clip.path for clips in items._clips.values() for clip in clips.values()}) == 6
+    assert len({clip.path for clips in items.clips.values() for clip in clips.values()}) == 6
     reference = lerobot(root, 1)
     for index in np.random.default_rng(0).permutation(12).tolist():
         for camera in CAMERAS:

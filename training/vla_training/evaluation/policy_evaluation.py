@@ -4,22 +4,18 @@
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from vla_nodes.models.checkpoint import Checkpoint
 from vla_nodes.models.errors import CheckpointError
 from vla_nodes.models.normalization import Normalization
 from vla_nodes.models.pi05 import Pi05, Pi05Batch
-from vla_nodes.models.pi05_config import Pi05Config
 from vla_nodes.models.prompts import ACTION_MARK
-from vla_training.data.errors import DataError
-from vla_training.data.labels.frame_labels import UNLABELLED
 from vla_training.data.labels.metadata import read_info
 from vla_training.data.loading.collation import Batch
 from vla_training.data.loading.frame_table import read_frame_table
@@ -39,6 +35,7 @@ from vla_training.evaluation.action_errors import (
 from vla_training.evaluation.planning import Seen, choose_subtasks, write_subtasks
 from vla_training.evaluation.subtask_scores import Planned
 from vla_training.recipes.policy_batches import PolicyBatches
+from vla_training.recipes.policy_frames import frame_noise, open_frames, show
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,18 +124,8 @@ def open_recording(
         DataError: It cannot be read, lacks a camera, or is of another rate or other joints.
     """
     robot, chunk = checkpoint.robot, checkpoint.config.chunk
-    cameras = robot.cameras if robot else None
-    items = TrainingSet(dataset, chunk, episodes, cameras=cameras, stride=stride)
+    items, normalization = open_frames(checkpoint, dataset, episodes, stride)
     schema, info = items.schema, read_info(items.root)
-    if robot and robot.fps not in (None, schema.fps):
-        raise DataError(
-            f"{items.root} has {schema.fps} frames per second; expected {robot.fps:g}, those of "
-            f"{checkpoint.folder}"
-        )
-    try:
-        normalization = checkpoint.normalization.named(schema.state_names, schema.action_names)
-    except CheckpointError as error:
-        raise DataError(f"{items.root} does not fit {checkpoint.folder}: {error}") from None
     every = range(info["total_episodes"])
     table = read_frame_table(items.root, info["features"], schema.fps, every)
     texts = tuple(sorted({*table.subtask.texts} - {""}))
@@ -189,19 +176,15 @@ def evaluate_policy(
         acts=True,
         advantage_dropout=0.0,
     )
-    wanted = 1 if checkpoint.robot and checkpoint.robot.advantage else UNLABELLED
     device = next(model.parameters()).device
     results, begin = Results(), time.perf_counter()
     loader = evaluation_loader(recording.items, batch_size, workers=workers)
     quiet = not sys.stderr.isatty()
     with tqdm(total=len(recording.items), unit="frame", leave=False, disable=quiet) as bar:
         for batch in loader:
-            told = replace(batch, positive=torch.full_like(batch.positive, wanted))
-            # Training draws from these; nothing of it is used here.
-            rngs = [np.random.default_rng(seed)] * len(batch)
-            inputs, _ = batches.make(told, rngs, device)
+            inputs = show(checkpoint, batches, batch, device)
             assert inputs.actor is not None
-            noise = _noise(batch, samples, checkpoint.config, seed).to(device)
+            noise = frame_noise(_places(batch), samples, checkpoint.config, seed).to(device)
             drawn = [model.sample_actions(inputs.views, inputs.actor, one) for one in noise]
             chunks = torch.stack(drawn)[..., : recording.mean.shape[1]].double().cpu().numpy()
             if not np.isfinite(chunks).all():
@@ -212,16 +195,6 @@ def evaluate_policy(
             bar.update(len(batch))
     results.seconds = time.perf_counter() - begin
     return results
-
-
-def _noise(batch: Batch, samples: int, config: Pi05Config, seed: int) -> Tensor:
-    """(K, B, T, A)."""
-    shape = (samples, config.chunk, config.max_action_dim)
-    noise = [
-        np.random.default_rng((seed, episode, frame)).standard_normal(shape, np.float32)
-        for episode, frame in _places(batch)
-    ]
-    return torch.from_numpy(np.stack(noise, axis=1))
 
 
 def _places(batch: Batch) -> list[tuple[int, int]]:

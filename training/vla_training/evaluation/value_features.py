@@ -6,9 +6,8 @@ SigLIP So400m at 224 px has 256 x 1152 numbers for a picture, 590 kB in float16,
 """
 
 import hashlib
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,10 @@ from vla_nodes.models.cross_attention_value import CrossAttentionValue
 from vla_nodes.models.pictures import fit_pictures
 from vla_nodes.models.stitched_value import StitchedValue
 from vla_nodes.models.value_config import ValueConfig
+from vla_training.data.array_store import ArrayStore, check_room
 from vla_training.data.errors import DataError
 from vla_training.data.loading.frame_table import FrameTable
-from vla_training.data.loading.video_clips import Clip
-from vla_training.evaluation.feature_store import HALF, FeatureStore
+from vla_training.data.loading.video_clips import clips_digest
 from vla_training.evaluation.value_pictures import (
     PictureSource,
     Rows,
@@ -39,8 +38,9 @@ from vla_training.evaluation.value_pictures import (
 
 Model = CrossAttentionValue | StitchedValue
 
+HALF = np.dtype("<f2")
+
 _FORMAT = 1  # another one wherever pictures are fitted or features stored otherwise
-_SAMPLE = 1 << 20  # bytes at both ends of a video, its index among them, that tell it apart
 
 
 class FeatureCache:
@@ -69,13 +69,19 @@ class FeatureCache:
         starts = _starts(source.root)
         self._places = starts[table.episode] + table.frame
         lengths = hashlib.sha256(starts.tobytes()).hexdigest()
-        size = (int(starts[-1]), model.config.image_tokens, model.config.vision.width)
+        shape = (model.config.image_tokens, model.config.vision.width)
         encoder = _encoder_identity(model)
         self._stores = {
-            camera: FeatureStore(
+            camera: ArrayStore(
                 folder,
-                {**encoder, "episodes": lengths, "videos": _videos_identity(source, clips)},
-                size,
+                {
+                    **encoder,
+                    "episodes": lengths,
+                    "videos": clips_digest(source.root, source.fps, clips),
+                },
+                HALF,
+                int(starts[-1]),
+                shape,
             )
             for camera, clips in source.clips.items()
         }
@@ -103,7 +109,8 @@ class FeatureCache:
             with store.sole_access():
                 missing = self.missing(camera, rows)
                 if missing.size:
-                    store.check_room(len(missing))
+                    needed = len(missing) * feature_bytes(self._model.config)
+                    check_room(store.folder.parent, f"features of {len(missing)} pictures", needed)
                     self._encode(camera, missing, batch_size, workers)
 
     def read(self, camera: str, rows: npt.ArrayLike) -> Tensor:
@@ -116,7 +123,8 @@ class FeatureCache:
         Raises:
             DataError: Some were never filled.
         """
-        return self._stores[camera].read(self._places[np.asarray(rows, np.int64)])
+        places = self._places[np.asarray(rows, np.int64)]
+        return torch.from_numpy(self._stores[camera].read(places))
 
     def _encode(self, camera: str, rows: Rows, batch_size: int, workers: int) -> None:
         store = self._stores[camera]
@@ -216,18 +224,3 @@ def _encoder_identity(model: Model) -> dict[str, Any]:
         "image_size": model.config.image_size,
         "autocast": str(cast),
     }
-
-
-def _videos_identity(source: PictureSource, clips: Mapping[int, Clip]) -> str:
-    """Tells the pictures of a camera from all others, wherever the dataset lies."""
-    digest = hashlib.sha256(f"{source.fps}".encode())
-    for path in sorted({clip.path for clip in clips.values()}):
-        with path.open("rb") as file:
-            length = os.fstat(file.fileno()).st_size
-            digest.update(f"{path.relative_to(source.root)} {length}".encode())
-            digest.update(file.read(_SAMPLE))
-            file.seek(max(0, length - _SAMPLE))
-            digest.update(file.read(_SAMPLE))
-    for episode, (path, start) in sorted(clips.items()):
-        digest.update(f"{episode} {path.relative_to(source.root)} {start!r}".encode())
-    return digest.hexdigest()

@@ -50,14 +50,13 @@ def read_data(settings: DataSettings, config: Pi05Config, *, subtasks: bool) -> 
         DataError: They cannot be read, do not fit each other, or have a joint that never moves.
         TrainingError: Their states or actions do not fit the model.
     """
-    shares = (1.0 - settings.validation - settings.test, settings.validation, settings.test)
     training, validation, labelled = [], [], False
     for dataset in settings.dataset:
         root = dataset.resolve()
         info = read_info(root)
         if settings.weigh and WEIGHT not in info["features"]:
             raise DataError(f"{root} has no column {WEIGHT}; vla-label --beta makes it")
-        split = split_episodes(info["total_episodes"], settings.split_seed, shares)
+        split = split_episodes(info["total_episodes"], settings.split_seed, settings.shares)
 
         def items(episodes: Sequence[int], root: Path = root) -> TrainingSet:
             return TrainingSet(

@@ -83,6 +83,7 @@ class TrainingSet(Dataset[Item]):
         chunk: Actions in an item, T.
         table: All frames of the episodes, also those that make no item.
         rows: Rows of the table that make an item, (len,).
+        clips: By camera, then by episode, where its video lies.
 
     Args:
         root: Of the dataset.
@@ -116,7 +117,7 @@ class TrainingSet(Dataset[Item]):
         chosen = _episodes(self.root, info, episodes)
         self.schema = dataset_schema(self.root, info, cameras)
         self.table = read_frame_table(self.root, info["features"], self.schema.fps, chosen)
-        self._clips = {
+        self.clips = {
             camera: find_clips(self.root, info, image_key(camera), chosen)
             for camera in self.schema.cameras
         }
@@ -152,7 +153,7 @@ class TrainingSet(Dataset[Item]):
         Raises:
             DataError: It cannot be read, or has another size than the others.
         """
-        path, start = self._clips[camera][int(self.table.episode[row])]
+        path, start = self.clips[camera][int(self.table.episode[row])]
         picture = self._videos.read(path, start + float(self.table.timestamp[row]))
         if picture.shape[:2] != self.schema.cameras[camera]:
             height, width = self.schema.cameras[camera]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where in a LeRobot dataset the video of an episode lies."""
 
+import hashlib
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ import pyarrow.dataset as arrow
 from vla_training.data.bags.errors import shown
 from vla_training.data.errors import DataError
 from vla_training.data.labels.metadata import INFO
+
+_SAMPLE = 1 << 20  # bytes at both ends of a video, its index among them, that tell it apart
 
 
 class Clip(NamedTuple):
@@ -70,3 +73,24 @@ def find_clips(
     if missing:
         raise DataError(f"{root / 'meta/episodes'} lacks episode {missing[0]}")
     return clips
+
+
+def clips_digest(root: Path, fps: int, clips: Mapping[int, Clip]) -> str:
+    """Tells the pictures of a camera from all others, wherever the dataset lies.
+
+    Args:
+        root: Of the dataset, absolute.
+        fps: Of the dataset.
+        clips: Of the camera, by episode.
+    """
+    digest = hashlib.sha256(f"{fps}".encode())
+    for path in sorted({clip.path for clip in clips.values()}):
+        with path.open("rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            digest.update(f"{path.relative_to(root)} {length}".encode())
+            digest.update(file.read(_SAMPLE))
+            file.seek(max(0, length - _SAMPLE))
+            digest.update(file.read(_SAMPLE))
+    for episode, (path, start) in sorted(clips.items()):
+        digest.update(f"{episode} {path.relative_to(root)} {start!r}".encode())
+    return digest.hexdigest()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small policy whose every weight matters, and recordings to hold it against."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,8 +73,9 @@ def make_dataset(
     fps: int = FPS,
     joints: tuple = JOINTS,
     cameras: dict = CAMERAS,
+    failed: Collection[int] = (),
 ) -> Path:
-    """Writes episodes as a dataset with two cameras."""
+    """Writes episodes as a dataset with two cameras; those that failed by their number."""
     states = tuple(f"{joint}.position" for joint in joints)
     schema = DatasetSchema("sample_arm", fps, states, joints, cameras)
     rng, shards = np.random.default_rng(6), []
@@ -87,7 +89,8 @@ def make_dataset(
                 }
                 time = 1_750_000_000_000_000_000 + k * round(1e9 / fps)
                 shard.add(pictures, episode.state[k], episode.action[k], time, subtask)
-            shard.finish(episode.task, Outcome.SUCCESS, {})
+            outcome = Outcome.FAILURE if number in failed else Outcome.SUCCESS
+            shard.finish(episode.task, outcome, {})
         shards.append(folder)
     write_dataset(root, shards, schema, VIDEO, {})
     return root
