@@ -84,11 +84,11 @@ class EnergyModel(nn.Module):
         self._check_ignored(ignore, hidden)
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = hidden.float()
-            self._check_finite(hidden=hidden)
+            self._check_finite("hidden states", hidden)
             features = self.state_linear(hidden)
             if config.form == "global":
                 features, ignore = _mean(features, ignore), None
-        self._check_finite(**{"features of the context": features})
+        self._check_finite("features of the context", features)
         return EnergyContext(features, ignore)
 
     def energies(self, context: EnergyContext, actions: Tensor) -> Tensor:
@@ -119,16 +119,16 @@ class EnergyModel(nn.Module):
             )
         with torch.autocast(actions.device.type, enabled=False):
             actions = actions.float()
-            self._check_finite(actions=actions)
+            self._check_finite("actions", actions)
             features = self.action_linear(actions)
             features = features + _positions(actions.shape[2], features)
             features = functional.dropout(features, self.config.dropout, self.training)
-            self._check_finite(**{"features of the actions": features})
+            self._check_finite("features of the actions", features)
             met = self._attend(context, features)
-            self._check_finite(**{"output of the attention": met})
+            self._check_finite("output of the attention", met)
             pooled = met if self.pool is None else self.pool(met)
             steps = self.prediction_head(pooled)[..., 0]
-            self._check_finite(**{"output of the head": steps})
+            self._check_finite("output of the head", steps)
             if self.config.bounded:
                 steps = RANGE * torch.sigmoid(SLOPE * steps) + LOWEST
             return steps.mean(dim=-1)
@@ -165,7 +165,7 @@ class EnergyModel(nn.Module):
             keys, values = (projected(number, context.features) for number in (1, 2))
             seen = None if context.ignore is None else ~context.ignore[:, None, None, :]
             met = functional.scaled_dot_product_attention(queries, keys, values, seen)
-            met = met.transpose(1, 2).flatten(2).unflatten(1, (chunks, -1))
+            met = met.transpose(1, 2).flatten(2).unflatten(1, actions.shape[1:3])
         else:
             queries = projected(0, context.features)  # (B, heads, 1, head_dim)
             keys, values = (projected(number, actions.flatten(0, 1)) for number in (1, 2))
@@ -193,16 +193,13 @@ class EnergyModel(nn.Module):
             row = int(blind.nonzero()[0])
             raise ValueError(f"row {row} ignores its whole context, expected something to look at")
 
-    def _check_finite(self, **tensors: Tensor) -> None:
-        if not self._checking:
-            return
-        for name, tensor in tensors.items():
-            if not bool((finite := tensor.isfinite()).all()):
-                place = tuple((~finite).nonzero()[0].tolist())
-                raise FloatingPointError(
-                    f"the {name.replace('_', ' ')} of the energy model is {tensor[place].item()} "
-                    f"at {place}, expected finite numbers"
-                )
+    def _check_finite(self, name: str, tensor: Tensor) -> None:
+        if self._checking and not bool((finite := tensor.isfinite()).all()):
+            place = tuple((~finite).nonzero()[0].tolist())
+            raise FloatingPointError(
+                f"{name} of the energy model: {tensor[place].item()} at {place}, expected "
+                "finite numbers"
+            )
 
     @property
     def _checking(self) -> bool:

@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The energies of expert chunks that a model was calibrated on, and what they allow."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vla_nodes.models.entries import Entries
+from vla_nodes.models.entries import LARGEST, Entries
 from vla_nodes.models.files import read_object, write_object
 
 CALIBRATION = "calibration.json"
 """File in an energy model's checkpoint."""
 QUANTILES = 101
 """Of the energies, from 0 to 100 percent."""
-MAX_TASKS = 1000
 
 
 @dataclass(frozen=True)
@@ -104,4 +102,4 @@ def _threshold(entries: Entries) -> Threshold:
 
 
 def _is_energy(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= LARGEST

@@ -7,6 +7,7 @@ another's, so its checkpoint holds a digest of that policy.
 """
 
 import hashlib
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -87,10 +88,13 @@ def policy_digest(folder: Path) -> str:
         folder: Of the policy's checkpoint.
 
     Raises:
-        CheckpointError: A file cannot be read.
+        CheckpointError: There is no checkpoint, or a file cannot be read.
     """
     files = [*folder.glob("*.json"), *folder.glob("*.safetensors")]
     files += [file for file in (folder / TOKENIZER).rglob("*") if file.is_file()]
+    files += (folder / "assets").rglob("norm_stats.json")  # of openpi
+    if not files:
+        raise CheckpointError(f"{folder} holds no checkpoint, expected that of a policy")
     whole = hashlib.sha256()
     try:
         for file in sorted(files):
@@ -206,8 +210,8 @@ def _read_config(file: Path) -> EnergyConfig:
             f"{file}: type is {kind!r:.50}, expected {TYPE!r}: this is no energy model"
         )
     dropout = entries.raw("dropout")
-    if type(dropout) not in (int, float):
-        entries.refuse("dropout", "a number")
+    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
+        entries.refuse("dropout", "a number from 0 to less than 1")
     values: dict[str, Any] = {
         **{name: entries.integer(name) for name in ("state_dim", "action_dim", "hidden", "heads")},
         "dropout": float(dropout),
@@ -224,26 +228,18 @@ def _read_config(file: Path) -> EnergyConfig:
 
 def _read_interface(file: Path) -> EnergyInterface:
     entries = Entries(file, read_object(file))
-    policy, names, shares = (
-        entries.raw("policy"),
-        entries.names("action_names"),
-        entries.raw("shares"),
-    )
-    if not isinstance(policy, str) or len(policy) != hashlib.sha256().digest_size * 2:
+    policy, names = entries.raw("policy"), entries.names("action_names")
+    if not isinstance(policy, str) or not re.fullmatch("[0-9a-f]{64}", policy):
         entries.refuse("policy", "a SHA-256 in hexadecimal digits")
     if not names:
         entries.refuse("action_names", "names of one joint at least")
-    if not isinstance(shares, list) or len(shares) != 3:
-        entries.refuse("shares", "three numbers from 0 to 1 that sum to 1")
-    if not all(type(one) in (int, float) and 0 <= one <= 1 for one in shares):
-        entries.refuse("shares", "three numbers from 0 to 1 that sum to 1")
     interface = EnergyInterface(
         policy=policy,
         action_names=names,
         fps=entries.number("fps"),
         chunk=entries.integer("chunk"),
         split_seed=entries.integer("split_seed", 0, 2**31),
-        shares=(shares[0], shares[1], shares[2]),
+        shares=entries.shares("shares"),
     )
     entries.refuse_left()
     return interface

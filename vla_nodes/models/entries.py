@@ -63,6 +63,22 @@ class Entries:
             self.refuse(key, f"a number above 0, up to {LARGEST}")
         return float(value)
 
+    def shares(self, key: str) -> tuple[float, float, float]:
+        """Of training, validation and test.
+
+        Raises:
+            CheckpointError: It is another thing.
+        """
+        value = self._take(key)
+        if (
+            not isinstance(value, list)
+            or len(value) != 3
+            or not all(type(share) in (int, float) and 0 <= share <= 1 for share in value)
+            or abs(sum(value) - 1) > 1e-6
+        ):
+            self.refuse(key, "three numbers from 0 to 1 that sum to 1")
+        return value[0], value[1], value[2]
+
     def flag(self, key: str) -> bool:
         """True or false.
 

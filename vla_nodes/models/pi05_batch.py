@@ -79,6 +79,8 @@ class Pi05Output:
         action_loss: (B, T, A) squared error of the velocity; 0 where padded or given.
         prefix_embeds: (B, N, W) last hidden states of the planner's prefix, pictures and prompt.
         suffix_embeds: (B, T, E) last hidden states of the expert.
+        context: (B, N, W) last hidden states of the actor's prefix, pictures and prompt.
+        context_there: (B, N) bool, which of them are there.
     """
 
     total_loss: Tensor
@@ -86,3 +88,5 @@ class Pi05Output:
     action_loss: Tensor | None = None
     prefix_embeds: Tensor | None = None
     suffix_embeds: Tensor | None = None
+    context: Tensor | None = None
+    context_there: Tensor | None = None

@@ -226,13 +226,11 @@ def _check_tokenizer(folder: Path, tokenizer: Tokenizer, config: ValueConfig) ->
 def _read_interface(file: Path) -> ValueInterface:
     entries = Entries(file, read_object(file))
     cameras, tasks = entries.names("cameras"), entries.raw("tasks")
-    shares, labels = entries.raw("shares"), entries.raw("labels")
+    labels = entries.raw("labels")
     if not cameras:
         entries.refuse("cameras", "names of one camera at least")
     if not isinstance(tasks, list) or not all(map(_is_task, tasks)):
         entries.refuse("tasks", f"a list of texts of 1 to {MAX_CHARACTERS} characters")
-    if not _are_shares(shares):
-        entries.refuse("shares", "three numbers from 0 to 1 that sum to 1")
     if not isinstance(labels, dict):
         entries.refuse("labels", "an object")
     interface = ValueInterface(
@@ -240,7 +238,7 @@ def _read_interface(file: Path) -> ValueInterface:
         fps=entries.number("fps"),
         tasks=tuple(tasks),
         split_seed=entries.integer("split_seed", 0, 2**31),
-        shares=(shares[0], shares[1], shares[2]),
+        shares=entries.shares("shares"),
         labels=labels,
     )
     entries.refuse_left()
@@ -249,12 +247,3 @@ def _read_interface(file: Path) -> ValueInterface:
 
 def _is_task(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= MAX_CHARACTERS
-
-
-def _are_shares(values: Any) -> bool:
-    return (
-        isinstance(values, list)
-        and len(values) == 3
-        and all(type(value) in (int, float) and 0 <= value <= 1 for value in values)
-        and abs(sum(values) - 1) < 1e-6
-    )
