@@ -14,8 +14,8 @@ from vla_nodes.models.scaling import Scaling
 from vla_nodes.models.tokenizer import Tokenizer
 from vla_training.data.loading.collation import Batch
 from vla_training.recipes.errors import TrainingError
-from vla_training.recipes.policy import PolicyObjective
 from vla_training.recipes.policy_batches import PolicyBatches
+from vla_training.recipes.policy_objective import PolicyObjective
 from vla_training.recipes.policy_settings import DataSettings, ModelSettings, PolicySettings
 from vla_training.tokens.fast import FastTokenizer
 

@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+import tyro
 import yaml
 from recipe_samples import cli
 
+from vla_training.recipes.energy_settings import EnergyDataSettings, EnergySettings
 from vla_training.recipes.errors import TrainingError
 from vla_training.recipes.policy_settings import PolicySettings
-from vla_training.recipes.settings_file import flat, with_files, write_settings
+from vla_training.recipes.settings_file import defaults, flat, with_files, write_settings
+from vla_training.recipes.value_settings import (
+    StitchedSettings,
+    ValueDataSettings,
+    ValueModelSettings,
+)
 
 
 def words(path, *argv):
@@ -87,3 +97,22 @@ def test_settings_that_contradict_each_other_are_refused(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_options_that_were_emptied_stay_so(tmp_path):
+    settings = StitchedSettings(
+        arch="stitched",
+        out=tmp_path,
+        data=ValueDataSettings(dataset=(Path("data"),)),
+        model=ValueModelSettings(tokenizer=Path("tokenizer")),
+        epochs=None,
+    )
+    write_settings(tmp_path, settings)
+    found = with_files(["--out", str(tmp_path), "--resume"], StitchedSettings)
+    assert tyro.cli(StitchedSettings, args=found) == replace(settings, resume=True)
+
+
+def test_options_with_a_default_are_told_as_settings_are(tmp_path):
+    least = EnergySettings(tmp_path, EnergyDataSettings(Path("policy"), (Path("data"),)))
+    needed = {"out": str(tmp_path), "policy": "policy", "dataset": ["data"]}
+    assert {**needed, **defaults(EnergySettings)} == flat(least)

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from vla_training.data.loading.augmentation import Augmentation
 from vla_training.data.loading.collation import collate
 from vla_training.data.loading.loaders import Collate
+from vla_training.recipes.optimizer import Apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +68,9 @@ class Job:
         collate: Makes a batch of items.
         keep_best: Whether the checkpoint is to hold the weights of the lowest validation loss,
             instead of the newest ones.
+        validation_objective: For validation's items, with losses of the same names; None where
+            ``objective`` is for them, too.
+        apart: Parameters of the model with a rate of their own; None for none.
     """
 
     model: nn.Module
@@ -78,3 +82,5 @@ class Job:
     identity: Mapping[str, str]
     collate: Collate = collate
     keep_best: bool = False
+    validation_objective: Objective | None = None
+    apart: Apart | None = None

@@ -82,10 +82,18 @@ class LoopSettings:
                 f"warmup is {self.warmup}, expected less than decay, {self.decay} steps"
             )
 
+    @property
+    def _scale(self) -> float:
+        return min(1.0, self.steps / self.decay)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps until the rate is at its highest, in a training of so many steps."""
+        return round(self.warmup * self._scale)
+
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0: up linearly, then down a cosine."""
-        scale = min(1.0, self.steps / self.decay)
-        warmup, decay = round(self.warmup * scale), max(1, round(self.decay * scale))
+        warmup, decay = self.warmup_steps, max(1, round(self.decay * self._scale))
         if step < warmup:
             return self.learning_rate * (step + 1) / (warmup + 1)
         share = min(1.0, (step - warmup) / max(1, decay - warmup))

@@ -1,21 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recipe of the policy: a hierarchical pi0.5 on demonstrations."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-
-import numpy as np
-import torch
-from torch import Tensor, nn
 
 from vla_nodes.models.checkpoint import RobotInterface, write_checkpoint
 from vla_nodes.models.normalization import NORMALIZATION, Normalization
-from vla_nodes.models.pi05_batch import ActionTarget, Pi05Batch
 from vla_training.data.loading.augmentation import Augmentation
-from vla_training.data.loading.collation import Batch
-from vla_training.recipes.job import Job, Prepared
+from vla_training.recipes.energy_joint import with_energy
+from vla_training.recipes.job import Job
 from vla_training.recipes.lora import merged_weights
-from vla_training.recipes.policy_batches import FlowDraws, PolicyBatches
+from vla_training.recipes.policy_batches import PolicyBatches
 from vla_training.recipes.policy_data import PolicyData, read_data
 from vla_training.recipes.policy_model import (
     FAST,
@@ -24,6 +18,7 @@ from vla_training.recipes.policy_model import (
     make_model,
     read_beginning,
 )
+from vla_training.recipes.policy_objective import PolicyObjective
 from vla_training.recipes.policy_settings import PolicySettings
 from vla_training.recipes.run_folder import claim, stopped
 from vla_training.recipes.training_loop import train
@@ -72,6 +67,8 @@ def train_policy(settings: PolicySettings) -> str:
         export=export,
         identity=digests(beginning, data.normalization, robot),
     )
+    if settings.energy.energy:
+        job = with_energy(job, settings, robot)
     ended = train(job, settings.loop, out, resume=settings.resume)
     if ended.interrupted:
         raise KeyboardInterrupt(stopped(out, ended, settings.loop))
@@ -128,52 +125,3 @@ def robot_of(settings: PolicySettings, data: PolicyData, beginning: Beginning) -
     if settings.acts:
         return replace(robot, advantage=settings.advantage and robot.advantage)
     return replace(robot, advantage=before.advantage if before else False)
-
-
-class PolicyObjective:
-    """Text loss and action loss of a pi0.5; see ``job.Objective``."""
-
-    def __init__(self, settings: PolicySettings, batches: PolicyBatches) -> None:
-        self._batches = batches
-        self._insulate = settings.insulate or not settings.plans
-        self._flow_samples = settings.flow_samples
-        self._weigh = settings.data.weigh
-        alpha = {"joint": settings.alpha, "expert": 1.0}.get(settings.mode)
-        text = {"text": 1.0} if settings.plans else {}
-        self.weights: Mapping[str, float] = {**text, **({"action": alpha} if alpha else {})}
-
-    def prepare(
-        self, batch: Batch, rngs: Sequence[np.random.Generator], device: torch.device
-    ) -> Prepared:
-        """The model's batch with noise and times, and how many tokens and elements it has."""
-        made, draws = self._batches.make(batch, rngs, device)
-        counts: dict[str, Tensor] = {}
-        if made.target:
-            counts["text"] = made.target.mask.sum()
-        if made.action:
-            counts["action"] = learnt(made.action).sum() * made.action.dims * self._flow_samples
-        weight = None
-        if self._weigh:
-            # Their mean over the data is 1: what has none counts so, and counts stay as they are.
-            weight = batch.weight.nan_to_num(1.0).repeat(self._flow_samples).to(device)
-        return Prepared((made, draws, weight), counts)
-
-    def losses(
-        self, model: nn.Module, inputs: tuple[Pi05Batch, FlowDraws | None, Tensor | None]
-    ) -> dict[str, Tensor]:
-        """Runs the model."""
-        batch, draws, weight = inputs
-        flow = vars(draws) if draws else {}
-        output = model(batch, insulate=self._insulate, flow_samples=self._flow_samples, **flow)
-        action = output.action_loss
-        if action is not None and weight is not None:
-            action = action * weight[:, None, None]
-        losses = {"text": output.text_loss, "action": action}
-        return {name: loss.sum() for name, loss in losses.items() if loss is not None}
-
-
-def learnt(target: ActionTarget) -> Tensor:
-    """(B, T) bool: actions that are learnt, being neither padding nor given."""
-    places = torch.arange(target.is_pad.shape[1], device=target.is_pad.device)
-    given = 0 if target.delay is None else target.delay[:, None]
-    return ~target.is_pad & (places >= given)

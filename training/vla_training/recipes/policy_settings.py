@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from vla_nodes.models.scaling import Mode as Scaled
+from vla_training.recipes.energy_settings import JointEnergySettings
 from vla_training.recipes.errors import TrainingError
 from vla_training.recipes.loop_settings import LoopSettings
 
@@ -51,6 +52,11 @@ class DataSettings:
             raise TrainingError("no dataset is given, expected --dataset FOLDER")
         if self.stride < 1:
             raise TrainingError(f"stride is {self.stride}, expected at least 1")
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """Of training, validation and test."""
+        return (1.0 - self.validation - self.test, self.validation, self.test)
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,7 @@ class PolicySettings:
         data: Which data to learn from.
         model: Which model to train.
         loop: How long, how fast, how often.
+        energy: Whether an energy model is trained along with it.
         alpha: Weight of the action loss beside the text loss, in mode joint.
         insulate: The action loss leaves vision and language model alone.
         flow_samples: Noises and times that the expert learns from each item at once.
@@ -124,6 +131,9 @@ class PolicySettings:
     data: Annotated[DataSettings, tyro.conf.arg(name="")]
     model: Annotated[ModelSettings, tyro.conf.arg(name="")] = field(default_factory=ModelSettings)
     loop: Annotated[LoopSettings, tyro.conf.arg(name="")] = field(default_factory=LoopSettings)
+    energy: Annotated[JointEnergySettings, tyro.conf.arg(name="")] = field(
+        default_factory=JointEnergySettings
+    )
     alpha: float = 10.0
     insulate: bool = True
     flow_samples: int = 2
@@ -169,9 +179,23 @@ class PolicySettings:
             raise TrainingError(
                 f"mode {self.mode} trains no expert, whose actions are weighed; leave out --weigh"
             )
+        if self.energy.energy:
+            self._check_energy()
         if self.mode.startswith("planner") and model.lora_expert:
             raise TrainingError(
                 f"mode {self.mode} does not train the expert; leave out --lora-expert"
+            )
+
+    def _check_energy(self) -> None:
+        if not self.acts:
+            raise TrainingError(
+                f"mode {self.mode} trains no expert, whose chunks --energy judges; leave it out"
+            )
+        loop = self.loop
+        if loop.batch_size // loop.accumulate < 2:
+            raise TrainingError(
+                f"batch_size is {loop.batch_size} in {loop.accumulate} parts, and --energy tells "
+                "the chunks of a part from each other; expected 2 in each"
             )
 
     @property

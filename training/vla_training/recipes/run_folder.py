@@ -12,13 +12,20 @@ from accelerate import PartialState
 from vla_training.recipes.errors import TrainingError
 from vla_training.recipes.loop_settings import LoopSettings
 from vla_training.recipes.run_state import newest_state
-from vla_training.recipes.settings_file import SETTINGS, flat, read_settings, write_settings
+from vla_training.recipes.settings_file import (
+    SETTINGS,
+    defaults,
+    flat,
+    read_settings,
+    write_settings,
+)
 from vla_training.recipes.training_loop import Ended
 
 _FREE = {
     *("out", "dataset", "init", "tokenizer", "fast", "workers"),
     *("save_every", "keep", "log_every", "wandb"),
     *("questions", "pictures", "siglip", "gemma"),
+    *("policy", "contexts"),
 }
 """Settings that may be others when training is resumed: they do not change what comes out, or
 say where things lie now."""
@@ -57,7 +64,9 @@ def stopped(out: Path, ended: Ended, loop: LoopSettings) -> str:
 
 
 def _refuse_others(out: Path, settings: Any) -> None:
-    before, now = read_settings(out / SETTINGS), flat(settings)
+    # What is not in the file was no option yet when the training was begun.
+    before = {**defaults(type(settings)), **read_settings(out / SETTINGS)}
+    now = flat(settings)
     for name in sorted((before.keys() | now.keys()) - _FREE):
         if before.get(name) != now.get(name):
             raise TrainingError(

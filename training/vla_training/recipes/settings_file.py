@@ -3,7 +3,7 @@
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -15,17 +15,36 @@ SETTINGS = "settings.yaml"
 _LARGEST = 1 << 16  # bytes
 _ONCE = ("config", "resume")
 """Options of one call, which are not kept."""
+_EMPTY = (None, "", ())
 
 
 def flat(settings: Any) -> dict[str, Any]:
-    """Settings by option, as YAML holds them, without those that are empty."""
+    """Settings by option, as YAML holds them, without those that are empty if nothing is said."""
     found: dict[str, Any] = {}
     for field in fields(settings):
         value = getattr(settings, field.name)
         if is_dataclass(value):
             found |= flat(value)
-        elif field.name not in _ONCE and value not in (None, "", ()):
+        elif field.name not in _ONCE and (value not in _EMPTY or value != field.default):
             found[field.name] = _plain(value)
+    return found
+
+
+def defaults(kind: Any) -> dict[str, Any]:
+    """Options that need not be said, as ``flat`` gives them.
+
+    Args:
+        kind: Dataclass of the settings.
+    """
+    found: dict[str, Any] = {}
+    kinds = get_type_hints(kind)
+    for field in fields(kind):
+        if field.default_factory is not MISSING:
+            found |= flat(field.default_factory())
+        elif is_dataclass(kinds[field.name]):
+            found |= defaults(kinds[field.name])
+        elif field.name not in _ONCE and field.default not in (MISSING, *_EMPTY):
+            found[field.name] = _plain(field.default)
     return found
 
 
@@ -113,7 +132,7 @@ def _words(path: Path, name: str, value: Any) -> list[str]:
     option = name.replace("_", "-")
     if isinstance(value, bool):
         return [f"--{option}" if value else f"--no-{option}"]
-    if isinstance(value, Mapping) or value is None:
+    if isinstance(value, Mapping):
         raise TrainingError(f"{path}: {name} is {value!r:.100}, expected a value or a list")
     values = value if isinstance(value, list) else [value]
     return [f"--{option}", *map(str, values)]

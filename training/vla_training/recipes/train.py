@@ -14,16 +14,18 @@ import tyro
 from vla_nodes.models.errors import CheckpointError
 from vla_training.data.errors import DataError
 from vla_training.recipes.alignment_settings import AlignmentSettings
+from vla_training.recipes.energy_settings import EnergySettings
 from vla_training.recipes.errors import TrainingError, last_line
 from vla_training.recipes.policy_settings import PolicySettings
 from vla_training.recipes.settings_file import with_files
 from vla_training.recipes.value_settings import StitchedSettings, ValueSettings
 
-Settings = PolicySettings | ValueSettings | AlignmentSettings
+Settings = PolicySettings | ValueSettings | AlignmentSettings | EnergySettings
 _COMMANDS: dict[str, type[Settings]] = {
     "policy": PolicySettings,
     "alignment": AlignmentSettings,
     "value": ValueSettings,
+    "energy": EnergySettings,
 }
 
 
@@ -70,6 +72,10 @@ def _train(settings: Settings) -> str:
         from vla_training.recipes.value import train_value
 
         return train_value(settings)
+    if isinstance(settings, EnergySettings):
+        from vla_training.recipes.energy import train_energy
+
+        return train_energy(settings)
     from vla_training.recipes.policy import train_policy
 
     return train_policy(settings)

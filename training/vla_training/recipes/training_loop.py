@@ -2,7 +2,7 @@
 """The loop of every training: on one or many processes, resumed where it was interrupted."""
 
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -21,9 +21,9 @@ from vla_training.data.loading.loaders import evaluation_loader, training_loader
 from vla_training.recipes.ema import Ema
 from vla_training.recipes.errors import TrainingError
 from vla_training.recipes.interruption import heard_interruption
-from vla_training.recipes.job import Job, Prepared
+from vla_training.recipes.job import Job, Objective
 from vla_training.recipes.loop_settings import LoopSettings
-from vla_training.recipes.optimizer import make_optimizer, moments, moments_like, set_moments
+from vla_training.recipes.optimizer import Optimizer
 from vla_training.recipes.run_state import (
     checksum,
     newest_state,
@@ -102,7 +102,7 @@ class _Loop:
             "untrained weights": checksum(frozen),
             **job.identity,
         }
-        self._optimizer = make_optimizer(self._parameters, settings)
+        self._optimizer = Optimizer(self._parameters, settings, job.apart)
         self._ema = Ema(self._parameters, settings.ema) if settings.ema else None
         self.step = 0
         self.stopped = False
@@ -155,8 +155,6 @@ class _Loop:
         """Makes a step, and validates and saves where that is due."""
         settings = self._settings
         rate = settings.rate(self.step)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
         losses = self._learn(interrupted)
         self.step += 1
         if self._ema:
@@ -178,34 +176,33 @@ class _Loop:
     def _learn(self, interrupted: Callable[[], bool]) -> dict[str, float]:
         """One step of the optimiser; the losses, and the length of the gradient."""
         settings, rank = self._settings, self._accelerator.process_index
+        objective = self._job.objective
         torch.manual_seed(model_seed(settings.seed, self.step, rank))
         parts = []
         for k in range(settings.accumulate):
             places = part_places(settings.batch_size, k, rank, self._ranks, settings.accumulate)
             rngs = training_rngs(settings.seed, self.step, places)
-            parts.append(self._prepared(next(self._batches), rngs))
+            parts.append(objective.prepare(next(self._batches), rngs, self._accelerator.device))
         counts = self._reduced(_summed(part.counts for part in parts))
         self._job.model.train()
         sums = []
         for part in parts:
             waiting = part is not parts[-1]
             with self._accelerator.no_sync(self._wrapped) if waiting else nullcontext():
-                losses = self._losses(self._wrapped, part.inputs)
+                losses = self._losses(objective, self._wrapped, part.inputs)
                 # Each process has a share of a sum, and gradients are averaged over processes.
                 (self._total(_means(losses, counts)) * self._ranks).backward()
             sums.append({name: loss.detach() for name, loss in losses.items()})
         self._refuse_idle()
-        norm = nn.utils.clip_grad_norm_(self._parameters.values(), settings.clip)
-        found = self._reduced(
-            {**_summed(sums), "gradient": norm / self._ranks, "interrupted": float(interrupted())}
-        )
+        gradients = {name: norm / self._ranks for name, norm in self._optimizer.clip().items()}
+        found = self._reduced({**_summed(sums), **gradients, "interrupted": float(interrupted())})
         self.stopped = found.pop("interrupted") > 0.0
-        length = found.pop("gradient")
+        lengths = {name: found.pop(name) for name in gradients}
         means = _means(found, counts)
-        self._refuse_infinite(f"step {self.step + 1}", {**means, "gradient": length})
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        return {"loss": self._total(means), **means, "gradient_norm": length}
+        self._refuse_infinite(f"step {self.step + 1}", {**means, **lengths})
+        self._optimizer.step(self.step)
+        norms = {f"{name}_norm": length for name, length in lengths.items()}
+        return {"loss": self._total(means), **means, **norms}
 
     def _judge(self, loss: float) -> None:
         """Takes in the loss of a validation."""
@@ -224,24 +221,23 @@ class _Loop:
         items = Subset(validation, [round(chosen[place]) for place in share])
         size = self._settings.batch_size // (self._ranks * self._settings.accumulate)
         counts, sums, places = [], [], iter(share)
+        objective = self._job.validation_objective or self._job.objective
         self._job.model.eval()
         with torch.no_grad(), self._averaged():
             for batch in evaluation_loader(items, size, **self._loading):
                 looked_at = list(islice(places, len(batch)))
-                part = self._prepared(batch, validation_rngs(self._settings.seed, looked_at))
+                rngs = validation_rngs(self._settings.seed, looked_at)
+                part = objective.prepare(batch, rngs, self._accelerator.device)
                 counts.append(part.counts)
-                sums.append(self._losses(self._job.model, part.inputs))
+                sums.append(self._losses(objective, self._job.model, part.inputs))
         means = _means(self._reduced(_summed(sums)), self._reduced(_summed(counts)))
         self._refuse_infinite(f"validation after step {self.step}", means)
         return {"loss": self._total(means), **means}
 
-    def _prepared(self, batch: Any, rngs: Sequence[np.random.Generator]) -> Prepared:
-        return self._job.objective.prepare(batch, rngs, self._accelerator.device)
-
-    def _losses(self, model: nn.Module, inputs: Any) -> Mapping[str, Tensor]:
+    def _losses(self, objective: Objective, model: nn.Module, inputs: Any) -> Mapping[str, Tensor]:
         kind = self._accelerator.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=self._settings.bf16):
-            return self._job.objective.losses(model, inputs)
+            return objective.losses(model, inputs)
 
     def _total(self, means: Mapping[str, Any]) -> Any:
         return sum(w * means[name] for name, w in self._job.objective.weights.items())
@@ -263,7 +259,7 @@ class _Loop:
         """Before the optimiser takes it in, or the checkpoint, so that the weights stay good."""
         for name, value in values.items():
             if not isfinite(value):
-                what = "gradient" if name == "gradient" else f"loss {name!r}"
+                what = name if name.endswith("gradient") else f"loss {name!r}"
                 raise TrainingError(
                     f"{when}: the {what} is {value}, expected a finite number; "
                     "lower the learning rate, lengthen the warm-up, or look for wild values in "
@@ -281,7 +277,7 @@ class _Loop:
         if self._accelerator.is_main_process:
             parts: dict[str, Mapping[str, Tensor]] = {
                 "model": self._parameters,
-                "optimizer": moments(self._optimizer, self._parameters),
+                "optimizer": self._optimizer.moments(),
                 **({"ema": self._ema.weights} if self._ema else {}),
             }
             best = self.best if isfinite(self.best) else None
@@ -319,8 +315,8 @@ class _Loop:
         self.step, self._worse = about["step"], about.get("worse since", 0)
         best = about.get("best validation loss")
         self.best = inf if best is None else best
-        tensors = read_part(state, "optimizer", moments_like(self._parameters))
-        set_moments(self._optimizer, self._parameters, tensors, self.step)
+        tensors = read_part(state, "optimizer", self._optimizer.moments_like())
+        self._optimizer.set_moments(tensors, self.step)
 
     def _averaged(self) -> AbstractContextManager[None]:
         return self._ema.applied() if self._ema else nullcontext()
