@@ -4,10 +4,14 @@
 from collections.abc import Callable, Sequence
 
 from vla_training.evaluation.console import run_command
+from vla_training.evaluation.energy_arguments import EnergyArguments
 from vla_training.evaluation.policy_arguments import PolicyArguments
 from vla_training.evaluation.value_arguments import ValueArguments
 
-_COMMANDS: dict[str, Callable[..., PolicyArguments | ValueArguments]] = {
+Arguments = EnergyArguments | PolicyArguments | ValueArguments
+
+_COMMANDS: dict[str, Callable[..., Arguments]] = {
+    "energy": EnergyArguments,
     "policy": PolicyArguments,
     "value": ValueArguments,
 }
@@ -18,8 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command("vla-eval", _COMMANDS, _evaluate, argv)
 
 
-def _evaluate(arguments: PolicyArguments | ValueArguments) -> None:
-    if isinstance(arguments, ValueArguments):
+def _evaluate(arguments: Arguments) -> None:
+    if isinstance(arguments, EnergyArguments):
+        from vla_training.evaluation import energy
+
+        energy.evaluate(arguments)
+    elif isinstance(arguments, ValueArguments):
         from vla_training.evaluation import value
 
         value.evaluate(arguments)
