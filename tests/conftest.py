@@ -2,6 +2,7 @@
 """What tests of several rooms share."""
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,3 +114,54 @@ def pi05_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Tokenizer(tokenizer),
     )
     return folder
+
+
+@pytest.fixture
+def energy_folder(pi05_folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes tiny random energy models for the tiny pi0.5.
+
+    ``energy_folder(threshold, tasks={"wave": 0.5}, chunk=10)``: what else is named belongs to
+    the interface. Energies lie between 0.1 and 2.1. Without a threshold it is not calibrated.
+    """
+    import torch
+
+    from vla_nodes.models.energy import EnergyModel
+    from vla_nodes.models.energy_calibration import EnergyCalibration, Threshold
+    from vla_nodes.models.energy_checkpoint import (
+        EnergyInterface,
+        policy_digest,
+        write_energy_checkpoint,
+    )
+    from vla_nodes.models.energy_config import EnergyConfig
+    from vla_nodes.models.pi05_config import tiny
+
+    contract = load_contract(find_contract("sim_arm"))
+
+    def write(
+        threshold: float | None = None,
+        tasks: Mapping[str, float] | None = None,
+        name: str = "energy",
+        action_dim: int = len(contract.action_names),
+        **interface: object,
+    ) -> Path:
+        config = EnergyConfig(tiny().language.width, action_dim, hidden=32, heads=4)
+        torch.manual_seed(0)
+        model = EnergyModel(config)
+        with torch.no_grad():
+            for parameter in model.parameters():  # so that energies differ
+                parameter.mul_(2.0).add_(0.1 * torch.randn_like(parameter))
+        names = contract.action_names
+        known = EnergyInterface(
+            policy_digest(pi05_folder), names, contract.fps, 20, 0, (0.8, 0.1, 0.1)
+        )
+        calibration = None
+        if threshold is not None:
+            own = {task: Threshold(energy, 100) for task, energy in (tasks or {}).items()}
+            spread = tuple(0.1 + 0.02 * percent for percent in range(101))
+            calibration = EnergyCalibration(0.05, Threshold(threshold, 1000), own, spread)
+        folder = tmp_path / name
+        known = replace(known, **interface)  # type: ignore[arg-type]
+        write_energy_checkpoint(folder, model, config, known, calibration)
+        return folder
+
+    return write

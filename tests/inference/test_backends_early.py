@@ -71,6 +71,8 @@ def test_an_option_that_cannot_be_had_is_named_at_once(act_folder: Path, pi05_fo
     assert "takes no 'candidates'; found 8" in words
     words = complaint("make_pi05", str(pi05_folder), guidance=2.0)
     assert "guidance is 2, but the policy was not trained with advantages" in words
+    words = complaint("make_pi05", str(pi05_folder), energy=str(act_folder))
+    assert f"{act_folder} was not calibrated" in words
 
 
 @pytest.mark.parametrize(("make", "said"), [("make_pi05", ""), ("make_lerobot", "2")])

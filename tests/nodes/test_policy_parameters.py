@@ -25,6 +25,10 @@ def test_every_option_of_a_policy_is_a_parameter_with_the_same_default() -> None
         "compile": True,
         "real_time": "guided",
         "planner": "free",
+        "energy": "/energy",
+        "resamples": 4,
+        "correction_steps": 3,
+        "correction_rate": 0.5,
     }
     assert set(chosen) == {option.name for option in fields(PolicyOptions)}
     assert policy_options(PolicyParameters(**chosen)) == PolicyOptions(**chosen)

@@ -13,7 +13,8 @@ from torch import Tensor
 Function = Callable[..., tuple[Tensor, ...]]
 
 MOST_GRAPHS = 64
-"""A robot needs some thirty: four for each length of prompts. Beyond, functions run as they are."""
+"""A robot needs some forty: four for each length of prompts, six with an energy check. Beyond,
+functions run as they are."""
 
 WARM_UPS = 3
 """Runs before a capture, in which libraries allocate and compile what they need."""

@@ -3,24 +3,32 @@
 
 Pictures are encoded once and serve planner and actor. Lengths are exact, or padded to a few
 where shapes must not change: compiled, or captured as CUDA graphs. No words: tokens go in and
-come out.
+come out. With an energy model, chunks come with their energies.
 """
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vla_nodes.inference.actor import Actor
 from vla_nodes.inference.cuda_graphs import CudaGraphs, Directly
-from vla_nodes.inference.engine_inputs import check_features, decided_actions, pad_tokens, round_up
+from vla_nodes.inference.drawn import Drawn, Prefix
+from vla_nodes.inference.engine_inputs import (
+    check_chunks,
+    check_features,
+    check_pictures,
+    decided_actions,
+    pad_tokens,
+    round_up,
+)
 from vla_nodes.inference.engine_options import DTYPES, EngineOptions
 from vla_nodes.inference.expert import Expert, Modulations
 from vla_nodes.inference.language import Language
 from vla_nodes.inference.planner import Planner
-from vla_nodes.models.gemma import AdaptiveRmsNorm, RmsNorm
+from vla_nodes.inference.taking_over import take_over, take_over_energy
+from vla_nodes.models.energy import EnergyModel
 from vla_nodes.models.pi05 import Pi05
 
 STATIC_BUCKET = 32
@@ -32,19 +40,6 @@ LOOK_EVERY = 8
 __all__ = ["DTYPES", "Drawn", "EngineOptions", "Pi05Engine"]
 
 
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """What ``act`` returns.
-
-    Attributes:
-        actions: (K, T, A) float32, normalised and padded.
-        hidden: (F + L, W) last hidden states of pictures and prompt, if they were asked for.
-    """
-
-    actions: Tensor
-    hidden: Tensor | None
-
-
 class Pi05Engine:
     """Runs a model; one call at a time.
 
@@ -52,12 +47,16 @@ class Pi05Engine:
         model: Is taken over: converted, moved, and its weights merged, in place. It still runs
             plainly, on the same weights.
         options: How.
+        energy: Judges the chunks; is taken over, too. Computes in float32.
 
     Raises:
-        ValueError: The end token is not in the model's vocabulary.
+        ValueError: The end token is not in the model's vocabulary, or the energy model is of
+            another policy.
     """
 
-    def __init__(self, model: Pi05, options: EngineOptions) -> None:
+    def __init__(
+        self, model: Pi05, options: EngineOptions, energy: EnergyModel | None = None
+    ) -> None:
         if not 0 <= options.end_token < model.config.vocabulary:
             raise ValueError(
                 f"end_token {options.end_token}, expected 0 to {model.config.vocabulary - 1}"
@@ -67,7 +66,9 @@ class Pi05Engine:
         steps = options.steps or model.config.steps
         model.eval().requires_grad_(False)
         modulations = Modulations(model, steps, dtype, device)
-        self._model = _convert(model, device, dtype)
+        self._model = take_over(model, device, dtype)
+        if energy is not None:
+            take_over_energy(energy, model.config, device)
         self._device, self._dtype = device, dtype
         graphs = device.type == "cuda" and options.cuda_graphs
         self._run = CudaGraphs(device) if graphs else Directly()
@@ -83,6 +84,7 @@ class Pi05Engine:
             options.hidden,
             options.real_time,
             options.max_guidance,
+            energy,
         )
         self._see = torch.compile(self._encode) if options.compile else self._encode
         self._generator = torch.Generator(device).manual_seed(options.seed)
@@ -104,11 +106,7 @@ class Pi05Engine:
         Raises:
             ValueError: Another shape.
         """
-        side = self.config.image_size
-        if pictures.ndim != 4 or not len(pictures) or pictures.shape[1:] != (3, side, side):
-            raise ValueError(
-                f"pictures {tuple(pictures.shape)}, expected (V, 3, {side}, {side}), V at least 1"
-            )
+        check_pictures(pictures, self.config)
         pixels = self._there(pictures.float())
         (features,) = self._run(("encode", len(pictures)), self._see, pixels)
         return features
@@ -145,24 +143,78 @@ class Pi05Engine:
         """
         prompts = [prompt] if unconditional is None else [prompt, unconditional]
         ids, lengths, padded = self._prompts(features, prompts)
-        shape = (self.options.candidates, self.config.chunk, self.config.max_action_dim)
-        if noise is None:
-            noise = torch.randn(shape, generator=self._generator, device=self._device)
-        elif noise.ndim != 3 or not len(noise) or noise.shape[1:] != shape[1:]:
-            raise ValueError(
-                f"noise {tuple(noise.shape)}, expected (K, {shape[1]}, {shape[2]}), K at least 1"
-            )
+        noise = self._noise(noise, self.options.candidates)
         trained = self.options.real_time == "trained"
         old = (
             () if decided is None else decided_actions(decided, delay, self.config, trained=trained)
         )
+        given = tuple(map(self._there, (torch.tensor(guidance), *old)))
         key = ("act", len(features), *ids.shape, len(noise), bool(old), padded)
-        scale = torch.tensor(guidance)
-        inputs = [features, ids, lengths, noise.float(), scale, *old]
+        inputs = map(self._there, (features, ids, lengths, noise))
         function = functools.partial(self._actor, padded=padded)
-        actions, *hidden = self._run(key, function, *map(self._there, inputs))
-        length = len(features) + len(prompt)
-        return Drawn(actions, hidden[0][:length] if hidden else None)
+        actions, *rest = self._run(key, function, *inputs, *given)
+        hidden = rest.pop()[: len(features) + len(prompt)] if self.options.hidden else None
+        if not rest:
+            return Drawn(actions, hidden)
+        energies, context, cache, ends = rest
+        prefix = Prefix(key[1:], (context, cache, ends), given, padded)
+        return Drawn(actions, hidden, energies, prefix)
+
+    @torch.no_grad()
+    def again(self, drawn: Drawn, noise: Tensor | None = None) -> Drawn:
+        """Draws other chunks for the same observation, without the language model's work.
+
+        Args:
+            drawn: From ``act`` or ``again``, of an engine with an energy model.
+            noise: As for ``act``; as many as before where None.
+
+        Raises:
+            ValueError: There is no energy model, or a shape does not fit.
+        """
+        if (prefix := drawn.prefix) is None:
+            raise ValueError("chunks are drawn again only with an energy model")
+        noise = self._noise(noise, len(drawn.actions))
+        function = functools.partial(self._actor.again, padded=prefix.padded)
+        key = ("again", prefix.key, len(noise))
+        inputs = (*prefix.kept, self._there(noise), *prefix.given)
+        actions, energies = self._run(key, function, *inputs)
+        return Drawn(actions, drawn.hidden, energies, prefix)
+
+    @torch.no_grad()
+    def judge(self, features: Tensor, prompt: Sequence[int], actions: Tensor) -> Tensor:
+        """Energies of given chunks.
+
+        Args:
+            features: From ``encode``.
+            prompt: The actor's, its first token included.
+            actions: (K, T, A) normalised, padded or only those that the energy model takes.
+
+        Returns:
+            (K,) float32.
+
+        Raises:
+            ValueError: There is no energy model, or a shape or token does not fit.
+        """
+        ids, lengths, padded = self._prompts(features, [prompt])
+        check_chunks(actions, self._actor.action_dim, self.config)
+        key = ("judge", len(features), *ids.shape, *actions.shape, padded)
+        inputs = map(self._there, (features, ids, lengths, actions.float()))
+        function = functools.partial(self._actor.judge, padded=padded)
+        (energies,) = self._run(key, function, *inputs)
+        return energies
+
+    def energies(self, prefix: Prefix, actions: Tensor) -> Tensor:
+        """Energies of given chunks over a prefix that ``act`` has left.
+
+        Args:
+            prefix: Of what was drawn.
+            actions: (K, T, A) as for ``judge``, on the engine's device; may want a gradient.
+
+        Returns:
+            (K,) float32.
+        """
+        context, _, ends = prefix.kept
+        return self._actor.energies(context, ends, actions, padded=prefix.padded)
 
     @torch.no_grad()
     def plan(self, features: Tensor, prompt: Sequence[int], limit: int | None = None) -> list[int]:
@@ -265,15 +317,27 @@ class Pi05Engine:
         for length in by_bucket.values():
             prompt = [0] * length
             other = prompt if unconditional else None
-            self.act(features, prompt, unconditional=other)
-            if decided:
-                self.act(features, prompt, decided=old, unconditional=other)
+            for known in (None, old) if decided else (None,):
+                drawn = self.act(features, prompt, decided=known, unconditional=other)
+                if drawn.prefix is not None:
+                    self.again(drawn)
             if texts:
                 self.score(features, prompt, texts)
             else:
                 # No end, or the first token might be it, and the step to the next stays cold.
                 self._write(features, prompt, min(2, self.config.max_subtask_tokens), end=None)
         self._generator.set_state(state)
+
+    def _noise(self, noise: Tensor | None, count: int) -> Tensor:
+        """That which was given, else ``count`` new ones."""
+        shape = (self.config.chunk, self.config.max_action_dim)
+        if noise is None:
+            return torch.randn(count, *shape, generator=self._generator, device=self._device)
+        if noise.ndim != 3 or not len(noise) or noise.shape[1:] != shape:
+            raise ValueError(
+                f"noise {tuple(noise.shape)}, expected (K, {shape[0]}, {shape[1]}), K at least 1"
+            )
+        return noise.float()
 
     def _there(self, x: Tensor) -> Tensor:
         return x.to(self._device, non_blocking=True)
@@ -286,14 +350,3 @@ class Pi05Engine:
         most = self.config.max_prompt_tokens
         ids, lengths = pad_tokens(prompts, "prompt", self.config, most, self._bucket)
         return ids, lengths, self._bucket > 1 or len(set(map(len, prompts))) > 1
-
-
-def _convert(model: Pi05, device: torch.device, dtype: torch.dtype) -> Pi05:
-    """Moves and converts; in bfloat16, what computes in float32 keeps the type it has."""
-    exact: list[nn.Module] = [model.time_mlp_in, model.time_mlp_out, model.action_out_proj]
-    exact += [part for part in model.modules() if isinstance(part, (RmsNorm, AdaptiveRmsNorm))]
-    keeps = {parameter for part in exact for parameter in part.parameters()}
-    for parameter in model.parameters():
-        kept = dtype == torch.bfloat16 and parameter in keeps
-        parameter.data = parameter.data.to(device, parameter.dtype if kept else dtype)
-    return model.to(device)  # the buffers

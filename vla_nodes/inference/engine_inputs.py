@@ -10,6 +10,43 @@ from vla_nodes.inference.guidance import agreement_weights
 from vla_nodes.models.pi05_config import Pi05Config
 
 
+def check_pictures(pictures: Tensor, config: Pi05Config) -> None:
+    """Checks the pictures of cameras.
+
+    Raises:
+        ValueError: They are not (V, 3, S, S).
+    """
+    side = config.image_size
+    if pictures.ndim != 4 or not len(pictures) or pictures.shape[1:] != (3, side, side):
+        raise ValueError(
+            f"pictures {tuple(pictures.shape)}, expected (V, 3, {side}, {side}), V at least 1"
+        )
+
+
+def check_chunks(actions: Tensor, least: int, config: Pi05Config) -> None:
+    """Checks chunks that are to be judged.
+
+    Args:
+        actions: To be (K, T, A).
+        least: Elements of an action that the energy model takes.
+        config: Of the policy.
+
+    Raises:
+        ValueError: They are not.
+    """
+    most = config.max_action_dim
+    if (
+        actions.ndim != 3
+        or not len(actions)
+        or actions.shape[1] != config.chunk
+        or not least <= actions.shape[2] <= most
+    ):
+        raise ValueError(
+            f"actions {tuple(actions.shape)}, expected (K, {config.chunk}, {least} to {most}), "
+            "K at least 1"
+        )
+
+
 def check_features(features: Tensor, config: Pi05Config) -> None:
     """Checks the tokens of pictures.
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from vla_nodes.models.errors import CheckpointError
 
 
-def check_joints(theirs: Sequence[str] | None, ours: Sequence[str], robot: str) -> None:
+def check_joints(
+    theirs: Sequence[str] | None, ours: Sequence[str], robot: str, whose: str = "the policy"
+) -> None:
     """Compares names and order.
 
     Args:
@@ -14,6 +16,7 @@ def check_joints(theirs: Sequence[str] | None, ours: Sequence[str], robot: str) 
             not name them.
         ours: Of the robot's joints.
         robot: Its name.
+        whose: The first joints, for an error.
 
     Raises:
         CheckpointError: They are others, or in another order.
@@ -21,7 +24,7 @@ def check_joints(theirs: Sequence[str] | None, ours: Sequence[str], robot: str) 
     if theirs is None or [_bare(name) for name in theirs] == [_bare(name) for name in ours]:
         return
     raise CheckpointError(
-        f"the policy's joints are {', '.join(theirs):.300}; those of '{robot}' are "
+        f"{whose}'s joints are {', '.join(theirs):.300}; those of '{robot}' are "
         f"{', '.join(ours):.300}"
     )
 

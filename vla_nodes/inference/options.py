@@ -25,6 +25,10 @@ class PolicyOptions:
         real_time: How a chunk continues the one that is being executed: not at all, as the
             checkpoint was trained to, or by guidance at inference.
         planner: Whether it chooses among known subtasks, or writes freely.
+        energy: Folder of the energy model that judges the chunks; empty for no check.
+        resamples: How often chunks are drawn again while the energy check accepts none.
+        correction_steps: Gradient steps that lower the energy of an accepted chunk.
+        correction_rate: Of such a step, in normalised units for a slope of one energy a unit.
     """
 
     candidates: int = 1
@@ -34,6 +38,10 @@ class PolicyOptions:
     compile: bool = False
     real_time: RealTime = "off"
     planner: Planner = "known"
+    energy: str = ""
+    resamples: int = 2
+    correction_steps: int = 0
+    correction_rate: float = 0.1
 
     def refuse_for(self, backend: str) -> None:
         """Checks that nothing was chosen, for a backend that takes no options.

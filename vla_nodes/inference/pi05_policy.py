@@ -14,17 +14,21 @@ from torch import Tensor
 
 from vla_nodes.contract import Contract, StateSource
 from vla_nodes.inference.decided import delay, unexecuted
+from vla_nodes.inference.energy_check import EnergyCheck, load_energy, unchecked
+from vla_nodes.inference.energy_correction import Correction
 from vla_nodes.inference.engine import DTYPES, EngineOptions, Pi05Engine
 from vla_nodes.inference.options import PolicyOptions
 from vla_nodes.inference.pi05_robot import (
+    check_energy,
     check_is_here,
     check_options,
     fit_normalization,
     fit_robot,
 )
-from vla_nodes.inference.policy import ActionPlan, PolicyError
+from vla_nodes.inference.policy import ActionPlan, PolicyError, Verdict
 from vla_nodes.inference.rehearsal import blank_observation, check_device
 from vla_nodes.models.checkpoint import Checkpoint, load_model, read_checkpoint
+from vla_nodes.models.energy import EnergyModel
 from vla_nodes.models.errors import CheckpointError
 from vla_nodes.models.pictures import fit_pictures
 from vla_nodes.models.prompts import actor_prompt, planner_prompt, state_bins
@@ -38,7 +42,7 @@ class Pi05Policy:
     """Meets ``vla_nodes.inference.Policy``.
 
     The pictures of an observation are encoded once, for planner and actor. In real-time
-    chunking every chunk continues the one before.
+    chunking every chunk continues the one before that was not rejected.
 
     Args:
         contract: Of the robot.
@@ -47,8 +51,8 @@ class Pi05Policy:
         options: How.
 
     Raises:
-        PolicyError: The checkpoint is damaged, is for another robot, or was not trained for
-            what the options ask.
+        PolicyError: The checkpoint or that of the energy model is damaged, is for another robot,
+            or was not trained for what the options ask.
     """
 
     extra_states: Sequence[StateSource] = ()
@@ -62,7 +66,9 @@ class Pi05Policy:
             loaded = read_checkpoint(checkpoint)
             robot = fit_robot(loaded.robot, contract)
             check_options(loaded.config, robot, options)
+            check_energy(options)
             self._normalization = fit_normalization(loaded.normalization, contract)
+            energy = self._load_energy(contract, loaded, options)
             model = load_model(loaded, DTYPES[options.dtype], device)
         except CheckpointError as error:
             raise PolicyError(str(error)) from error
@@ -80,13 +86,16 @@ class Pi05Policy:
         self._durations: deque[float] = deque(maxlen=LATENCIES)
         self.reset()
         try:
-            self._engine = Pi05Engine(model, _engine_options(loaded, device, options))
+            self._engine = Pi05Engine(model, _engine_options(loaded, device, options), energy)
             self._warm()
-        except RuntimeError as error:
+        except PolicyError:
+            raise
+        except (RuntimeError, ValueError, FloatingPointError) as error:
             raise PolicyError(f"the policy does not run: {error!r:.300}") from error
 
     def reset(self) -> None:
-        """Forget the observation, and the chunk that the next would continue."""
+        """Forget the task, the observation, and the chunk that the next would continue."""
+        self._task = ""
         self._seen: tuple[int, Tensor, float] | None = None
         self._last: tuple[int, NDArray[np.float32]] | None = None
 
@@ -95,6 +104,7 @@ class Pi05Policy:
 
         Where the planner is to choose and no subtasks are known, the task is the subtask.
         """
+        self._task = task
         choosing = self._options.planner == "known"
         if choosing and not self._known:
             return task
@@ -108,7 +118,7 @@ class Pi05Policy:
         return self._known[int(scores.argmax())]
 
     def act(self, observation: Observation, subtask: str) -> ActionPlan:
-        """The first of the chunks that are drawn."""
+        """The first of the chunks that are drawn, or the one that the energy check takes."""
         started = time.monotonic()
         features, bins = self._features(observation), self._bins(observation)
         prompt = self._tokens(actor_prompt(subtask, bins, self._positive))
@@ -122,13 +132,41 @@ class Pi05Policy:
             unconditional=self._tokens(actor_prompt(subtask, bins)) if guided else None,
             guidance=self._options.guidance,
         )
-        chunk = drawn.actions[0].cpu().numpy()
-        if not np.isfinite(chunk).all():
-            raise RuntimeError("the model gave actions that are not finite")
-        self._last = (observation.stamp, chunk)
+        if self._check is None:
+            choice = unchecked(drawn)
+        else:
+            choice = self._check.choose(self._engine, drawn, self._task, delayed or 0)
+        if choice.verdict != Verdict.REJECTED:  # the robot goes on with the one before
+            self._last = (observation.stamp, choice.chunk)
         self._durations.append(time.monotonic() - started)
         joints = len(self._contract.action_names)
-        return ActionPlan(self._normalization.action.restore(chunk[:, :joints]))
+        return ActionPlan(
+            self._normalization.action.restore(choice.chunk[:, :joints]),
+            energy=choice.energy,
+            threshold=choice.threshold,
+            verdict=choice.verdict,
+            resamples=choice.resamples,
+        )
+
+    def _load_energy(
+        self, contract: Contract, policy: Checkpoint, options: PolicyOptions
+    ) -> EnergyModel | None:
+        """Sets up the check; its model is the engine's business."""
+        self._check: EnergyCheck | None = None
+        if not options.energy:
+            return None
+        folder, chunk = Path(options.energy), policy.config.chunk
+        model, calibration = load_energy(folder, policy.folder, contract, chunk)
+        correction = None
+        if options.correction_steps:
+            correction = Correction.of_robot(
+                contract,
+                self._normalization.action,
+                options.correction_steps,
+                options.correction_rate,
+            )
+        self._check = EnergyCheck(calibration, options.resamples, correction)
+        return model
 
     def _features(self, observation: Observation) -> Tensor:
         """Of the pictures, encoded at the first call for an observation."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from vla_nodes.contract import Contract
 from vla_nodes.inference.joint_names import check_joints
 from vla_nodes.inference.options import PolicyOptions
+from vla_nodes.models.energy_calibration import CALIBRATION, EnergyCalibration
 from vla_nodes.models.errors import CheckpointError
 from vla_nodes.models.lerobot_format import read_config
 from vla_nodes.models.normalization import Normalization
@@ -29,6 +30,7 @@ def check_folder(folder: Path, contract: Contract, options: PolicyOptions) -> No
     config, robot = read_config(folder)
     fit_robot(robot, contract)
     check_options(config, robot, options)
+    check_energy(options)
     fit_normalization(Normalization.read(folder), contract)
     Tokenizer.read(folder / TOKENIZER)
     if not any(stored_tensors(folder)):
@@ -43,6 +45,30 @@ def check_is_here(folder: Path) -> None:
     """
     if not folder.is_dir():
         raise CheckpointError(f"there is no folder '{folder}'; expected that of a pi0.5")
+
+
+def check_energy(options: PolicyOptions) -> None:
+    """Checks that there is a calibrated energy model where one is asked for.
+
+    Raises:
+        CheckpointError: There is none, or it is not calibrated.
+    """
+    if not options.energy:
+        if options.correction_steps:
+            raise CheckpointError(
+                f"correction_steps is {options.correction_steps}, but there is no energy model to "
+                "follow; name its folder in energy, or set it to 0"
+            )
+        return
+    folder = Path(options.energy)
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no folder '{folder}'; expected that of an energy model")
+    if not (folder / CALIBRATION).exists():
+        raise CheckpointError(
+            f"{folder} was not calibrated, so it has no threshold to reject chunks by; calibrate "
+            f"it for this policy: vla-calibrate energy {folder}"
+        )
+    EnergyCalibration.read(folder)
 
 
 def check_options(config: Pi05Config, robot: RobotInterface | None, options: PolicyOptions) -> None:

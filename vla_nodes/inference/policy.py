@@ -35,9 +35,11 @@ class ActionPlan:
             the observation.
         relative: Whether the actions are offsets from the measured positions at the
             observation (grippers stay absolute).
-        energy: Lower fits the observation better; NaN when unchecked.
+        energy: Lower fits the observation better; as the chunk was drawn, before any
+            correction. NaN when unchecked.
         threshold: The energy above which a chunk is rejected; NaN when unchecked.
         verdict: What the energy check said.
+        resamples: How often chunks were drawn again to find this one.
     """
 
     actions: NDArray[np.float64]
@@ -45,6 +47,7 @@ class ActionPlan:
     energy: float = math.nan
     threshold: float = math.nan
     verdict: Verdict = Verdict.UNCHECKED
+    resamples: int = 0
 
 
 class Policy(Protocol):

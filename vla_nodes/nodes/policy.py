@@ -21,6 +21,7 @@ from vla_nodes.contract import Contract, load_contract
 from vla_nodes.inference import ActionPlan, PolicyError
 from vla_nodes.nodes import qos, topics
 from vla_nodes.nodes.diagnostics import OK, WARN, Health, Percentiles, RateMeter
+from vla_nodes.nodes.energy_figures import EnergyFigures
 from vla_nodes.nodes.lifecycle import ManagedNode
 from vla_nodes.nodes.observing import frozen_streams, image_message, stream_figures
 from vla_nodes.nodes.policy_parameters import PolicyParameters, load_policy
@@ -62,6 +63,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._contract = load_contract(parameters.contract)
         self._policy = load_policy(parameters, self._contract)
         self._assembler = ObservationAssembler(self._contract, tuple(self._policy.extra_states))
+        self._energies = EnergyFigures(parameters.energy)
         self._latency, self._planning = Percentiles(), Percentiles()
         self._rate = RateMeter()
         self._chunks = self.publish_on(ActionChunk, topics.CHUNK, qos.NEWEST)
@@ -130,19 +132,21 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         return why if goal == self._task.goal else ""
 
     def health(self) -> Health:
-        """Rates, latencies, and of each input its rate, age, skew and faults."""
+        """Rates, latencies, energies, and of each input its rate, age, skew and faults."""
         streams = self._assembler.health(self.ros_now())
         values: dict[str, object] = {
             "chunk_hz": self._rate.hz(time.monotonic_ns()),
             **self._latency.values("chunk_latency"),
             **self._planning.values("planner_latency"),
+            **self._energies.values(),
             "subtask": self._subtask,
             "waiting_for": self._blocked,
             **stream_figures(streams, self._observed),
         }
         idle = Task.GOAL_NONE != self.goal == self._planned_goal and not self._subtask
         done = "the planner finds nothing left to do" if idle else ""
-        problems = [*filter(None, (self._blocked, done)), *frozen_streams(streams)]
+        problems = [*filter(None, (self._blocked, done)), *self._energies.problems()]
+        problems += frozen_streams(streams)
         return Health(WARN if problems else OK, "; ".join(problems) or "ok", values)
 
     # --- callbacks: never wait --------------------------------------------------------------
@@ -256,6 +260,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
     def _publish(
         self, task: Task, observation: Observation, plan: ActionPlan, latency: float
     ) -> None:
+        self._energies.add(plan)
         self._sequence += 1
         message = chunk_message(self._contract, observation.stamp, plan)
         message.goal = task.goal

@@ -78,6 +78,32 @@ class PolicyParameters:
         "guided (for any, slower). With off a slow policy jumps from one plan to another",
         choices=("off", "trained", "guided"),
     )
+    energy: str = parameter(
+        "",
+        "Folder of the energy model that judges the chunks, trained for this checkpoint and "
+        "calibrated; empty: no check",
+    )
+    resamples: int = parameter(
+        2,
+        "How often chunks are drawn again while the energy check accepts none. Each costs what "
+        "the expert costs; without any a single unlucky draw is a rejection",
+        minimum=0,
+        maximum=16,
+    )
+    correction_steps: int = parameter(
+        0,
+        "Gradient steps that lower the energy of an accepted chunk, grippers left out; 0: chunks "
+        "are sent as drawn",
+        minimum=0,
+        maximum=100,
+    )
+    correction_rate: float = parameter(
+        0.1,
+        "Of such a step, in normalised units for a slope of one energy a unit; no step is longer "
+        "than a fifth of the chunk's norm",
+        minimum=0.0,
+        maximum=100.0,
+    )
 
 
 def load_policy(parameters: PolicyParameters, contract: Contract) -> Policy:
