@@ -32,21 +32,44 @@ class ValueArguments:
     batch: int = 1
     precision: Literal["fp32", "fp16"] = "fp32"
 
+    def run(self) -> str:
+        """Exports, and returns what was written."""
+        # The exporter takes seconds to import, and --help is to come at once.
+        from vla_training.export.value_onnx import export_value
+
+        return export_value(self.checkpoint, self.cameras, self.batch, self.precision)
+
+
+@dataclass(frozen=True)
+class EnergyArguments:
+    """Exports an energy model for ONNX Runtime, into its own folder.
+
+    Attributes:
+        checkpoint: Its folder.
+        policy: The policy that it was trained with, whose hidden states it reads.
+        format: Of the graphs.
+        candidates: Chunks to be judged at once.
+    """
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    policy: Path
+    format: Literal["onnx"] = "onnx"
+    candidates: int = 1
+
+    def run(self) -> str:
+        """Exports, and returns what was written."""
+        from vla_training.export.energy_onnx import export_energy
+
+        return export_energy(self.checkpoint, self.policy, self.candidates)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command ``vla-export``; returns the exit status."""
     arguments = tyro.extras.subcommand_cli_from_dict(
-        {"value": ValueArguments}, prog="vla-export", args=argv
+        {"value": ValueArguments, "energy": EnergyArguments}, prog="vla-export", args=argv
     )
     try:
-        # The exporter takes seconds to import, and --help is to come at once.
-        from vla_training.export.value_onnx import export_value
-
-        print(
-            export_value(
-                arguments.checkpoint, arguments.cameras, arguments.batch, arguments.precision
-            )
-        )
+        print(arguments.run())
     except (CheckpointError, ExportError, OSError) as error:
         print(f"vla-export: {error}", file=sys.stderr)
         return 1

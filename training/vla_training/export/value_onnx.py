@@ -1,16 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Value functions as two ONNX graphs, one for pictures and one for estimates."""
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
-import onnx
 import torch
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 
 from vla_nodes.inference.onnx_folder import (
@@ -35,9 +28,9 @@ from vla_nodes.models.value_checkpoint import (
 )
 from vla_nodes.models.value_prompt import value_tokens
 from vla_training.export.errors import ExportError
+from vla_training.export.graphs import write_graph
 from vla_training.export.half_precision import halve
 
-OPSET = 20
 MOST_DIFFERENCE = {"fp32": 1e-4, "fp16": 0.02}
 """Of probabilities from those of the model in float32."""
 MOST_BATCH = 64
@@ -130,34 +123,10 @@ def _write_graphs(model: Model, inputs: Inputs, folder: Path) -> None:
     pixels, mask, ids, id_mask = inputs
     with torch.no_grad():
         features = model.encode(pixels)
-    history = len(mask) // len(pixels)
-    views = features.repeat_interleave(history, dim=0)
-    for name, module, given, names, output in (
-        (ENCODER, Encoder(model), (pixels,), ["pixels"], "features"),
-        (
-            ESTIMATOR,
-            Estimator(model),
-            (views, mask, ids, id_mask),
-            ["features", "mask", "ids", "id_mask"],
-            "logits",
-        ),
-    ):
-        with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                module.eval(),
-                given,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=names,
-                output_names=[output],
-                verbose=False,
-            )
-            assert program is not None  # only the older exporter writes a file instead
-            # The exporter notes for every node where in whose folders its source stands.
-            ClearMetadataAndDocStringPass()(program.model)
-            # Weights beyond 1.5 GB do not go into one protocol buffer, and lie in NAME.data.
-            program.save(folder / name)
-        onnx.checker.check_model(str(folder / name))
+    views = features.repeat_interleave(len(mask) // len(pixels), dim=0)
+    write_graph(Encoder(model), {"pixels": pixels}, "features", folder / ENCODER)
+    given = {"features": views, "mask": mask, "ids": ids, "id_mask": id_mask}
+    write_graph(Estimator(model), given, "logits", folder / ESTIMATOR)
 
 
 def _inputs(checkpoint: ValueCheckpoint, cameras: int, batch: int) -> Inputs:
@@ -214,16 +183,3 @@ def _check_difference(where: str, precision: str, found: Tensor, expected: Tenso
             + ("; export with fp32" if precision == "fp16" else "")
         )
     return difference
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what the exporter says to its own developers from the terminal."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)

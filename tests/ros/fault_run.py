@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What came of a task whose policy drew chunks that make no sense."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from graph_client import SentCommand
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+ARM = 5  # joints; the gripper only opens and closes
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of how many.
+
+    Attributes:
+        count: Of those that are meant.
+        total: Of all.
+    """
+
+    count: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        """From 0 to 1; NaN of none."""
+        return self.count / self.total if self.total else float("nan")
+
+    def __str__(self) -> str:
+        if not self.total:
+            return "0 of 0"
+        low, high = binomtest(self.count, self.total).proportion_ci(0.95, "exact")
+        return f"{self.count} of {self.total}, {self.value:.1%} ({low:.1%} to {high:.1%})"
+
+
+@dataclass(frozen=True, eq=False)
+class FaultRun:
+    """One task.
+
+    Attributes:
+        lines: Of the log of ``faulty_policy``.
+        commands: That went to the arm.
+        dt: Seconds between the actions of a chunk.
+        ended: In words.
+        seconds: That it took, simulated.
+    """
+
+    lines: Sequence[dict[str, Any]]
+    commands: Sequence[SentCommand]
+    dt: float
+    ended: str
+    seconds: float
+
+    @classmethod
+    def read(cls, log: Path, commands: Sequence[SentCommand], dt: float, ended: str) -> "FaultRun":
+        """Of a log that nobody writes any more."""
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        seconds = (lines[-1]["stamp"] - lines[0]["stamp"]) * 1e-9
+        return cls(lines, commands, dt, ended, seconds)
+
+    def stopped(self, *faults: str) -> Share:
+        """Chunks with such faults, "" for none, whose energy was above the threshold."""
+        energies = [
+            drawn["energy"] > line["threshold"]
+            for line in self.lines
+            for drawn in line["drawn"]
+            if drawn["fault"] in faults
+        ]
+        return Share(sum(energies), len(energies))
+
+    def followed(self) -> Share:
+        """Observations at which a chunk with a fault was sent and not rejected."""
+        rejected = 2
+        sent = [
+            line["drawn"][line["sent"]]["fault"] != "" and line["verdict"] != rejected
+            for line in self.lines
+        ]
+        return Share(sum(sent), len(sent))
+
+    def strayed(self) -> tuple[Floats, Floats]:
+        """How far commands were from where the newest observation's good plan wanted them.
+
+        Returns:
+            (N,) seconds since the first observation, and (N,) rad, of the arm's joint that was
+            farthest away.
+        """
+        stamps = np.array([line["stamp"] for line in self.lines]) * 1e-9
+        plans = np.array([line["good"] for line in self.lines])[..., :ARM]
+        offsets = self.dt * np.arange(1, plans.shape[1] + 1)
+        times, far = [], []
+        for command in self.commands:
+            # The newest whose first action was due.
+            newest = int(np.searchsorted(stamps + offsets[0], command.stamped, "right")) - 1
+            age = command.stamped - stamps[newest]
+            if newest < 0 or age > offsets[-1]:
+                continue
+            wanted = [np.interp(age, offsets, joint) for joint in plans[newest].T]
+            times.append(command.stamped - stamps[0])
+            far.append(np.abs(command.positions[:ARM] - wanted).max())
+        return np.array(times), np.array(far)
+
+    def __str__(self) -> str:
+        _, far = self.strayed()
+        middle, most = np.percentile(far, [50, 99])
+        words = [
+            f"{self.ended} after {self.seconds:.1f} s",
+            f"faults followed {self.followed()}",
+            f"commands {middle:.3f} rad from the good plan, 99 % within {most:.3f}, "
+            f"all within {far.max():.3f}",
+        ]
+        if not np.isnan(self.lines[0]["threshold"]):
+            words += [
+                f"stopped of noise {self.stopped('noise')}",
+                f"stopped of motions {self.stopped('motion')}",
+                f"stopped of good ones {self.stopped('')}",
+            ]
+        return "; ".join(words)
+
+
+def draw(unchecked: FaultRun, checked: FaultRun, file: Path) -> None:
+    """Energies with the check, and how far the commands strayed with it and without.
+
+    Args:
+        unchecked: Without the check.
+        checked: With it.
+        file: PNG to be.
+    """
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    energies, way = figure.subplots(2, sharex=True)
+    begin = checked.lines[0]["stamp"]
+    for fault, colour, marker, label in (
+        ("", "tab:green", ".", "good"),
+        ("noise", "tab:red", "x", "noise"),
+        ("motion", "tab:purple", "+", "motion elsewhere"),
+    ):
+        places = [
+            ((line["stamp"] - begin) * 1e-9, drawn["energy"])
+            for line in checked.lines
+            for drawn in line["drawn"]
+            if drawn["fault"] == fault
+        ]
+        energies.plot(*np.reshape(places, (-1, 2)).T, marker, color=colour, label=label)
+    times = [(line["stamp"] - begin) * 1e-9 for line in checked.lines]
+    thresholds = [line["threshold"] for line in checked.lines]
+    energies.plot(times, thresholds, "k--", label="threshold")
+    energies.set_ylabel("energy of drawn chunks")
+    above = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "frameon": False, "ncols": 4}
+    energies.legend(**above)
+    for run, colour, label in (
+        (unchecked, "tab:red", "without the check"),
+        (checked, "tab:green", "with it"),
+    ):
+        way.plot(*run.strayed(), color=colour, label=f"{label}: {run.ended}", linewidth=1)
+    way.set_ylabel("command from the good plan, rad")
+    way.set_xlabel("s")
+    way.legend(**above)
+    figure.savefig(file, dpi=120)
