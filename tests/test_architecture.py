@@ -98,6 +98,12 @@ def test_a_data_room_imports_only_what_lies_before_it(room: str) -> None:
             assert name.partition(".")[0] not in ROS, f"{file} imports {name}"
 
 
+def test_what_the_energy_check_learns_from_does_not_ask_how_it_is_judged() -> None:
+    for file in (DATA.parent / "energy").rglob("*.py"):
+        for name in imports(file):
+            assert not name.startswith("vla_training.evaluation"), f"{file} imports {name}"
+
+
 def test_no_robot_code_imports_the_training_package() -> None:
     for file in PACKAGE.rglob("*.py"):
         assert not any(name.startswith("vla_training") for name in imports(file)), file

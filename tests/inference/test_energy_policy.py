@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_pi05_policy import Calls, by_hand, make, observe
+from test_pi05_policy import Calls, by_hand, chunks, make, observe
 
 from vla_nodes.bringup.graph import find_contract
 from vla_nodes.contract import Contract, load_contract
@@ -142,6 +142,21 @@ def test_a_corrected_chunk_follows_the_slope_within_the_robots_limits(
     high = np.array([limit.upper for limit in contract.limits])
     assert (corrected.actions >= low - 1e-6).all()
     assert (corrected.actions <= high + 1e-6).all()
+
+
+@pytest.mark.parametrize("real_time", ["trained", "guided"])
+def test_a_correction_leaves_what_will_be_past_as_it_was_drawn(
+    contract: Contract, pi05_folder: Path, energy_folder: Callable, real_time: Any
+) -> None:
+    options = {"correction_steps": 5, "correction_rate": 2.0, "real_time": real_time}
+    policy = make(contract, pi05_folder, energy=str(energy_folder(ALL)), **options)
+    drawn = []
+    act = policy._engine.act
+    policy._engine.act = lambda *a, **k: drawn.append(act(*a, **k)) or drawn[-1]  # type: ignore[method-assign]
+    _, sent = chunks(policy, contract, passed=0.1, seconds=0.12)  # three actions late
+    plain = policy._normalization.action.restore(drawn[-1].actions[0, :, :6].numpy())
+    np.testing.assert_array_equal(sent[:3], plain[:3])
+    assert (sent[3:, :5] != plain[3:, :5]).any(axis=1).all()
 
 
 @pytest.mark.parametrize("fault", ["raises", "nan", "none"])

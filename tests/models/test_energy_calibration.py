@@ -2,6 +2,7 @@
 """What an energy model was calibrated to, on disk and back."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from vla_nodes.models.energy_calibration import EnergyCalibration, Threshold
 from vla_nodes.models.errors import CheckpointError
+from vla_nodes.models.prompts import actor_prompt
 
 REACH, CUPS = "reach", "Tür öffnen 开门"
 CALIBRATION = EnergyCalibration(
@@ -48,10 +50,27 @@ def test_whatever_is_written_is_read(tmp_path_factory, epsilon, pooled, tasks, q
     assert EnergyCalibration.read(folder) == calibration
 
 
+def test_as_many_tasks_as_large_datasets_have_are_read(tmp_path):
+    tasks = {f"put thing {number} where it belongs": Threshold(1.0, 19) for number in range(20_000)}
+    calibration = replace(CALIBRATION, tasks=tasks)
+    calibration.write(tmp_path)
+    assert EnergyCalibration.read(tmp_path) == calibration
+
+
 def test_a_task_has_its_own_threshold_or_the_pooled_one():
     assert CALIBRATION.threshold(REACH) == 0.875
     assert CALIBRATION.threshold(CUPS) == 1.5
     assert CALIBRATION.threshold("fly") == CALIBRATION.threshold("") == 1.25
+
+
+def test_texts_that_make_the_same_prompts_have_one_threshold():
+    tasks = {"clear_the table\n": Threshold(0.5, 50), " clear the_table": Threshold(0.25, 50)}
+    calibration = replace(CALIBRATION, tasks=tasks)
+    for text in ("clear the table", "clear_the_table", " clear the table\n"):
+        assert actor_prompt(text, [3]) == actor_prompt("clear_the table\n", [3])
+        assert calibration.threshold(text) == 0.25
+    assert calibration.threshold("clear_the table\n") == 0.5
+    assert calibration.threshold("clear the tables") == 1.25
 
 
 HUGE = 10**400  # a whole number in JSON, and no float

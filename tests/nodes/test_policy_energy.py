@@ -93,9 +93,15 @@ def test_verdicts_are_counted_and_a_rejection_is_told_until_a_chunk_is_accepted(
     assert health.values["chunks_accepted"] == 3
 
 
+def test_a_rejection_by_little_is_told_with_digits_that_differ(rig: Rig) -> None:
+    rig.policy.plan = plan(THRESHOLD + 1e-4)
+    rig.step()
+    assert "energy 1.5001 is above 1.5" in rig.node.health().message
+
+
 def test_energies_that_drift_are_told_with_their_share(rig: Rig) -> None:
     rig.policy.plan = plan(1.95)  # the calibration's quantiles lie evenly from 0.1 to 2.1
-    for _ in range(80):
+    for _ in range(240):
         rig.step()
     health = rig.node.health()
     assert health.level == WARN

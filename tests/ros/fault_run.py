@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from vla_nodes.inference import Verdict
+
 ARM = 5  # joints; the gripper only opens and closes
 
 Floats = NDArray[np.float64]
@@ -79,9 +81,8 @@ class FaultRun:
 
     def followed(self) -> Share:
         """Observations at which a chunk with a fault was sent and not rejected."""
-        rejected = 2
         sent = [
-            line["drawn"][line["sent"]]["fault"] != "" and line["verdict"] != rejected
+            line["drawn"][line["sent"]]["fault"] != "" and line["verdict"] != Verdict.REJECTED
             for line in self.lines
         ]
         return Share(sum(sent), len(sent))

@@ -116,6 +116,7 @@ def test_a_faulty_policy_has_what_it_spoils_judged_and_logs_it(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.skipif(not ENERGY.is_dir(), reason=f"needs a trained policy and its check: {ENERGY}")
 @pytest.mark.parametrize("good", ["own", "expert"])
 def test_the_check_stops_what_makes_no_sense_and_little_else(
     launch: Callable, faulty: Callable, contract: Contract, tmp_path: Path, good: str

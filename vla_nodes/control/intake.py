@@ -69,7 +69,7 @@ class Intake:
         if offered.goal != goal:
             return Refusal(Reason.WRONG_GOAL, f"serves goal {offered.goal}; the goal is {goal}")
         if offered.rejected:
-            return Refusal(Reason.REJECTED, "its energy is above the threshold")
+            return Refusal(Reason.REJECTED, "the energy check did not accept it")
         chunk = check_chunk(offered, self._joints, self._parameters.max_horizon)
         if isinstance(chunk, Refusal):
             return chunk

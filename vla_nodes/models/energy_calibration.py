@@ -3,16 +3,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from vla_nodes.models.entries import LARGEST, Entries
 from vla_nodes.models.files import read_object, write_object
+from vla_nodes.models.prompts import cleaned
 
 CALIBRATION = "calibration.json"
 """File in an energy model's checkpoint."""
 QUANTILES = 101
 """Of the energies, from 0 to 100 percent."""
+_MOST_BYTES = 1 << 24  # some hundred thousand tasks
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,22 @@ class EnergyCalibration:
     quantiles: tuple[float, ...]
 
     def threshold(self, task: str) -> float:
-        """The energy above which a chunk for a task is rejected."""
-        return self.tasks.get(task, self.pooled).energy
+        """The energy above which a chunk for a task is rejected.
+
+        Texts that make the same prompts are one task; of several thresholds the lowest counts.
+        """
+        if task in self.tasks:
+            return self.tasks[task].energy
+        return self._by_prompt.get(cleaned(task), self.pooled.energy)
+
+    @cached_property
+    def _by_prompt(self) -> Mapping[str, float]:
+        """Thresholds by what prompts make of a task."""
+        lowest: dict[str, float] = {}
+        for text, own in self.tasks.items():
+            prompt = cleaned(text)
+            lowest[prompt] = min(own.energy, lowest.get(prompt, own.energy))
+        return lowest
 
     def write(self, folder: Path) -> None:
         """Writes ``calibration.json``.
@@ -70,7 +87,7 @@ class EnergyCalibration:
             CheckpointError: It is missing or damaged.
         """
         file = folder / CALIBRATION
-        entries = Entries(file, read_object(file))
+        entries = Entries(file, read_object(file, _MOST_BYTES))
         epsilon, quantiles = entries.number("epsilon"), entries.raw("quantiles")
         if epsilon >= 1.0:
             entries.refuse("epsilon", "a number between 0 and 1")

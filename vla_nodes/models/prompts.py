@@ -49,7 +49,7 @@ def planner_prompt(task: str, bins: Sequence[int] | npt.NDArray[np.int64]) -> st
         task: In plain words.
         bins: (D,) of ``state_bins``.
     """
-    return _prompt(_cleaned(task), bins, SUBTASK_MARK)
+    return _prompt(cleaned(task), bins, SUBTASK_MARK)
 
 
 def actor_prompt(
@@ -64,10 +64,11 @@ def actor_prompt(
             (https://arxiv.org/abs/2511.14759); None leaves that open.
     """
     mark = "" if positive is None else ADVANTAGE_MARKS[positive]
-    return _prompt(_cleaned(subtask) + mark, bins, ACTION_MARK)
+    return _prompt(cleaned(subtask) + mark, bins, ACTION_MARK)
 
 
-def _cleaned(text: str) -> str:
+def cleaned(text: str) -> str:
+    """A text as prompts have it: the same for all that the policy cannot tell apart."""
     return text.strip().replace("_", " ").replace("\n", " ")
 
 

@@ -2,10 +2,10 @@
 """Whether chunks have come to fit what the policy sees worse than those of the calibration.
 
 Counts, among the last chunks, those above an energy that one expert chunk in ten exceeds. As
-chunks of a second or two show much the same, twenty of them count as one: with 200 remembered,
-six in ten have to be above. Of simulated energies that do not drift, no window of 1000 had so
-many where their correlation falls to 1/e within 20 chunks, and one in a hundred where that takes
-50.
+chunks of a few seconds show much the same, and as the window is looked at again and again, sixty
+of them count as one: with 600 remembered, six in ten have to be above. Of 1000 simulated hours of
+ten chunks a second that did not drift, looked at after each, none had so many at any moment where
+the correlation of energies falls to 1/e within 30 chunks, and 3 in 100 had where that takes 50.
 """
 
 import math
@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-WINDOW = 200
-"""Chunks that are remembered; 20 s where there are ten a second."""
+WINDOW = 600
+"""Chunks that are remembered; a minute where there are ten a second."""
 HIGH = 90
 """Percent of the calibration's chunks whose energy is not high."""
-ALIKE = 20
+ALIKE = 60
 """Chunks in a row that count as one."""
 CHANCE = 5e-4
 """At which a window drifts if it shows nothing new, and so many chunks in a row are alike."""
@@ -58,7 +58,7 @@ class EnergyDrift:
 
     @property
     def drifted(self) -> bool:
-        """Whether more are high than chance explains; never before 80 chunks."""
+        """Whether more are high than chance explains; never before 240 chunks."""
         count = len(self._energies) // ALIKE
         if not count:
             return False

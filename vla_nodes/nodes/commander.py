@@ -368,7 +368,9 @@ def offered_chunk(message: ActionChunk) -> OfferedChunk:
         positions=[point.positions for point in points],
         due_ns=[stamp + nanoseconds(point.time_from_start) for point in points],
         relative=message.relative,
-        rejected=message.verdict == ActionChunk.VERDICT_REJECTED,
+        # A verdict that is not known here is no leave to move.
+        rejected=message.verdict
+        not in (ActionChunk.VERDICT_UNCHECKED, ActionChunk.VERDICT_ACCEPTED),
     )
 
 

@@ -48,8 +48,8 @@ class EnergyFigures:
         self._resampled += plan.resamples > 0
         self._drift.add(plan.energy)
         self._rejection = (
-            f"the energy check rejected the last chunk: energy {plan.energy:.3g} is above "
-            f"{plan.threshold:.3g}"
+            f"the energy check rejected the last chunk: energy {plan.energy:g} is above "
+            f"{plan.threshold:g}"
             if rejected
             else ""
         )

@@ -2,6 +2,7 @@
 """``vla-calibrate energy`` from the command line to its files, against loops over frames."""
 
 import json
+import re
 import shutil
 
 import cv2
@@ -155,6 +156,27 @@ def test_calibrating_again_replaces_and_a_refusal_leaves_what_was_there(run, che
     assert "31 expert chunks of 2 episodes to calibrate on, expected at least 99" in error
     assert "0.01: 7 episodes of this length, or an epsilon of 1/32 or more" in error
     assert read_energy_checkpoint(checkpoint).calibration == lax
+
+
+def test_the_policy_draws_nothing_in_the_validation_part_and_looks_no_further_than_needed(
+    run, checkpoint, tmp_path, capsys, calibrated
+):
+    _, validation, test = calibrated
+    fresh = tmp_path / "fresh"  # without contexts
+    fresh.mkdir()
+    for name in ("policy", "data"):
+        (fresh / name).symlink_to(run / name)
+
+    def seen(status, *words, epsilon=EPSILON):
+        """How many frames the policy was shown, each time that it was."""
+        assert calibrate(fresh, checkpoint, *words, epsilon=epsilon) == status
+        found = re.findall(r"the policy saw (\d+) frames", capsys.readouterr().err)
+        return list(map(int, found))
+
+    assert seen(1, epsilon=0.01) == [len(validation)]
+    assert seen(0) == [len(test)]
+    assert seen(0, "--samples", str(SAMPLES), "--layers") == [len(test)]
+    assert seen(0, "--samples", str(SAMPLES), "--layers") == []
 
 
 def test_another_policy_and_a_policy_that_changed_since_are_refused(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Contexts on disk: those of the robot's engine, seen once, and never another policy's."""
 
+import errno
 import os
 import shutil
 from dataclasses import replace
@@ -201,6 +202,31 @@ def test_what_a_killed_process_had_not_put_on_the_disk_is_not_there(tmp_path: Pa
     np.testing.assert_array_equal(left.read_one(0), np.ones((2, 2), np.float16))
     with pytest.raises(DataError, match="nothing of frame 2 "):
         left.read_one(2)
+
+
+def test_a_disk_that_is_full_is_named_and_what_it_took_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArrayStore(tmp_path, {"of": "a test"}, "<f2", 3, (4, 2))
+    pwrite, room = os.pwrite, 16 + 5  # one array and a part of another
+
+    def full(descriptor: int, content: bytes, offset: int) -> int:
+        nonlocal room
+        if len(content) > 4:  # not a length
+            if not room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            content = content[:room]
+            room -= len(content)
+        return pwrite(descriptor, content, offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with (
+        pytest.raises(DataError, match=f"{store.folder}: cannot be written: No space left"),
+        store.writing() as write,
+    ):
+        write(np.arange(2), [np.ones((4, 2)), np.ones((4, 2))])
+    assert store.done(np.arange(3)).tolist() == [True, False, False]
+    np.testing.assert_array_equal(store.read_one(0), np.ones((4, 2), np.float16))
 
 
 def test_contexts_for_which_there_is_no_room_are_refused(

@@ -144,6 +144,13 @@ def test_what_is_all_the_same_puts_nothing_in_order():
     assert rank_correlations(np.ones((1, 1)), np.ones((1, 1))) == 0.0
 
 
+def test_one_sample_of_each_frame_is_in_no_order():
+    errors = SampleErrors.of(*make_chunks(np.random.default_rng(7), samples=1), np.arange(12) // 4)
+    found = correlate(errors, errors.total**3)
+    assert found.within is found.interval is None
+    assert found.across == pytest.approx(1.0)
+
+
 def test_correlation_within_frames_and_across_them_are_told_apart(errors):
     rank = errors.total.argsort(1).argsort(1).astype(float)
     found = correlate(errors, rank + 100.0 * np.random.default_rng(5).permutation(12)[:, None])

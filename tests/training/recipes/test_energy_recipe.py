@@ -11,6 +11,7 @@ import recipe_samples
 import torch
 from energy_recipe_samples import FAILED, WHOLE, energy_cli, make_robot
 from recipe_samples import CHUNK, logged, make_dataset
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vla_nodes.models.energy_checkpoint import (
     check_policy,
@@ -18,6 +19,7 @@ from vla_nodes.models.energy_checkpoint import (
     read_energy_checkpoint,
 )
 from vla_training.data.loading.episode_split import split_episodes
+from vla_training.energy.contexts import Contexts
 from vla_training.energy.energy_data import open_energy_sets
 from vla_training.energy.energy_source import EnergySource
 from vla_training.recipes.run_state import newest_state, read_about
@@ -144,6 +146,25 @@ def test_a_resumed_training_is_the_uninterrupted_one(robot, tmp_path, words):
     assert logged(parts, "train/loss") == logged(whole, "train/loss")
 
 
+def test_what_was_interrupted_before_its_first_step_is_resumed(robot, tmp_path, monkeypatch):
+    run, contexts = tmp_path / "run", tmp_path / "contexts"
+    with monkeypatch.context() as patch:
+        patch.setattr(Contexts, "fill", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert energy_cli(robot, run, contexts=contexts, steps=1) == 130
+    assert main(["energy", "--resume", "--out", str(run)]) == 0
+    assert newest_state(run / "state").name == "step-00000001"
+    assert main(["energy", "--resume", "--out", str(tmp_path / "other")]) == 1
+
+
+def test_no_area_is_logged_of_negatives_that_are_nowhere(robot, tmp_path):
+    run = tmp_path / "run"
+    words = ("--negatives", "shift", "noise")
+    assert energy_cli(robot, run, *words, shift=1000, steps=2, validate_every=1) == 0
+    events = EventAccumulator(str(run / "logs/training"))
+    found = {name for name in events.Reload().Tags()["scalars"] if "auroc" in name}
+    assert found == {"train/auroc_noise", "validation/auroc_noise"}
+
+
 def test_a_training_is_resumed_with_the_same_policy_and_data_only(robot, tmp_path, capsys):
     def resumed(**changes):
         words = [w for name, value in changes.items() for w in (f"--{name}", str(value))]
@@ -186,6 +207,7 @@ def test_weights_that_run_wild_are_told_in_one_line(robot, tmp_path, capsys):
         ((), {"dataset": "no/such/data"}, "no/such/data"),
         ((), {"stride": 0}, "stride is 0"),
         ((), {"validation": 0}, "validation is 0.0, expected a share"),
+        ((), {"split_seed": -1}, "split_seed is -1, expected from 0"),
         ((), {"heads": 3}, "hidden is 32, expected it even and a multiple of 3 heads"),
         ((), {"form": "global", "pooling": "attention"}, "expected pooling mean"),
         ((), {"tau": 0}, "tau is 0.0"),

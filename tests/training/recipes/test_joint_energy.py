@@ -52,7 +52,8 @@ def test_the_policy_becomes_what_it_becomes_without(trained, robot, tmp_path):
         load_file(run / "checkpoint/model.safetensors") for run in (trained, tmp_path / "alone")
     )
     assert all(torch.equal(one[name], other[name]) for name in other)
-    for name in ("train/text", "train/action", "train/gradient_norm", "validation/action"):
+    same = ("train/text", "train/action", "train/gradient_norm", "validation/action")
+    for name in (*same, "validation/loss"):  # by which patience ends a training
         assert logged(trained, name) == logged(tmp_path / "alone", name)
 
 
@@ -133,6 +134,13 @@ def test_steps_without_a_whole_chunk_teach_nothing(robot, tmp_path):
     assert set(logged(tmp_path / "run", "train/energy_gradient_norm").values()) == {0.0}
 
 
+def test_a_policy_that_runs_wild_is_told_in_one_line(robot, tmp_path, capsys):
+    options = {**OPTIONS, "warmup": 0, "learning_rate": 1e30}
+    assert cli(robot, tmp_path / "run", "joint", "--energy", steps=3, **options) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("vla-train: hidden states of the energy model: ")
+
+
 def test_an_expert_alone_can_be_trained_with_it(trained, robot, tmp_path):
     out = tmp_path / "run"
     init = trained / "checkpoint"
@@ -171,6 +179,7 @@ def test_a_training_from_before_there_was_such_an_option_is_resumed(robot, tmp_p
         ("joint", {"batch_size": 4, "accumulate": 4}, "batch_size is 4 in 4 parts"),
         ("joint", {"energy_learning_rate": 0}, "energy_learning_rate is 0.0"),
         ("joint", {"energy_clip": "inf"}, "energy_clip is inf"),
+        ("joint", {"split_seed": 2**31 + 1}, "split_seed is 2147483649, expected from 0"),
     ],
 )
 def test_bad_input_is_told_in_one_line(robot, tmp_path, capsys, mode, changes, message):

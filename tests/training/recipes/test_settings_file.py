@@ -41,6 +41,8 @@ def test_options_of_a_file_come_before_those_of_the_command_line(tmp_path):
         ("steps: {a: 1}", "steps is .*expected a value or a list"),
         ("[1, 2]", "holds list, expected options by name"),
         ("steps: [", "cannot be read"),
+        ("steps: 2026-13-45", "cannot be read"),
+        ("steps: !!timestamp x", "cannot be read"),
         ("steps: !!python/object/apply:os.system ['true']", "cannot be read"),
         ("a: " + "x" * 70_000, "too large"),
     ],

@@ -112,7 +112,11 @@ class ArrayStore:
 
     @contextmanager
     def writing(self) -> Iterator[Write]:
-        """Yields a function of places and their arrays, which writes them."""
+        """Yields a function of places and their arrays, which writes them.
+
+        Raises:
+            DataError: The disk refused.
+        """
         waiting: dict[int, int] = {}
         written, settled = 0, time.monotonic()
         # Not through memory: there, a full disk would kill the process.
@@ -131,18 +135,28 @@ class ArrayStore:
 
             def write(places: Places, arrays: Iterable[npt.NDArray[Any]]) -> None:
                 nonlocal written
-                for place, array in zip(places.tolist(), arrays, strict=True):
-                    content = array.astype(self._dtype).tobytes()
-                    _write_all(values.fileno(), content, place * self._bytes)
-                    waiting[place] = len(array)
-                    written += len(content)
-                if written >= _PIECE or time.monotonic() - settled >= _PERIOD:
-                    settle()
+                with self._saying_where():
+                    for place, array in zip(places.tolist(), arrays, strict=True):
+                        content = array.astype(self._dtype).tobytes()
+                        _write_all(values.fileno(), content, place * self._bytes)
+                        waiting[place] = len(array)
+                        written += len(content)
+                    if written >= _PIECE or time.monotonic() - settled >= _PERIOD:
+                        settle()
 
             try:
                 yield write
             finally:
-                settle()
+                with self._saying_where():
+                    settle()
+
+    @contextmanager
+    def _saying_where(self) -> Iterator[None]:
+        """Says where the disk refused."""
+        try:
+            yield
+        except OSError as error:
+            raise DataError(f"{self.folder}: cannot be written: {error.strerror}") from error
 
 
 def check_room(folder: Path, what: str, needed: int) -> None:

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from vla_training.console import run_command
 from vla_training.data.errors import DataError
-from vla_training.evaluation.console import run_command
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class CalibrationArguments:
         dataset: Folders of the LeRobot v3 datasets that it was trained on.
         epsilon: Share of expert chunks that may be rejected.
         stride: Take every such frame of an episode only.
-        samples: Chunks that the policy draws for each frame, to see how many are rejected.
+        samples: Chunks that the policy draws for each frame of the test part, to see how many are
+            rejected.
         layers: See also how many of the chunks of the policy's earlier layers are rejected.
         seed: Of perturbed chunks and samples.
         contexts: Folder that keeps what the policy saw; contexts beside the checkpoint if nothing

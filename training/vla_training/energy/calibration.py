@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``vla-calibrate energy``: from arguments to thresholds in the checkpoint, and their report."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,12 @@ from vla_training.data.errors import DataError
 from vla_training.energy.calibrate import CalibrationArguments
 from vla_training.energy.calibration_report import make_report, print_report, write_report
 from vla_training.energy.conformal import calibrate
-from vla_training.energy.energy_data import EnergySets, open_energy_sets
+from vla_training.energy.energy_data import (
+    PARTS,
+    Part,
+    check_same_interface,
+    open_energy_sets,
+)
 from vla_training.energy.energy_set import EnergySet
 from vla_training.energy.energy_source import EnergySource
 from vla_training.energy.negative_settings import KINDS, NegativeSettings
@@ -29,7 +34,6 @@ from vla_training.energy.scoring import (
     perturbed_chunks,
     score,
 )
-from vla_training.evaluation.energy_checkpoints import check_same_interface
 
 
 def calibrate_checkpoint(arguments: CalibrationArguments) -> None:
@@ -46,20 +50,24 @@ def calibrate_checkpoint(arguments: CalibrationArguments) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         raise DataError("--device is cuda, but PyTorch finds no such device here")
     checkpoint = read_energy_checkpoint(arguments.checkpoint)
-    if not checkpoint.interface.shares[1]:
+    if not checkpoint.interface.shares[PARTS.index("validation")]:
         raise DataError(
             f"{checkpoint.folder} was trained without a validation part, and there is nothing to "
             "calibrate on; train it with one"
         )
     contexts = arguments.contexts or checkpoint.folder.resolve().parent / "contexts"
-    sets = _open_sets(arguments, checkpoint, contexts, device)
-    assert sets.validation is not None
+    check_policy(checkpoint, arguments.policy)
     model, size = load_energy_model(checkpoint, device), arguments.batch_size
-    experts = score(model, sets.validation, {EXPERT: expert_chunks}, device, size).experts
+    # Expert chunks alone calibrate. The policy draws none here, and what is too little to
+    # calibrate on is refused before it looks at the test part.
+    plain = replace(arguments, samples=0, layers=False)
+    frames = _open_part("validation", plain, checkpoint, contexts, device)
+    experts = score(model, frames, {EXPERT: expert_chunks}, device, size).experts
     calibration = calibrate(experts, arguments.epsilon)
     test = None
-    if sets.test is not None:
-        test = score(model, sets.test, _chunks(sets.test, arguments), device, size)
+    if checkpoint.interface.shares[PARTS.index("test")]:
+        frames = _open_part("test", arguments, checkpoint, contexts, device)
+        test = score(model, frames, _chunks(frames, arguments), device, size)
     check_same(checkpoint.folder, checkpoint.written)
     write_energy_checkpoint(
         checkpoint.folder, model, checkpoint.config, checkpoint.interface, calibration
@@ -80,10 +88,13 @@ def calibrate_checkpoint(arguments: CalibrationArguments) -> None:
         print(f"written: {arguments.out}")
 
 
-def _open_sets(
-    arguments: CalibrationArguments, checkpoint: EnergyCheckpoint, contexts: Path, device: str
-) -> EnergySets:
-    check_policy(checkpoint, arguments.policy)
+def _open_part(
+    part: Part,
+    arguments: CalibrationArguments,
+    checkpoint: EnergyCheckpoint,
+    contexts: Path,
+    device: str,
+) -> EnergySet:
     source = EnergySource(
         policy=arguments.policy,
         dataset=arguments.dataset,
@@ -98,9 +109,10 @@ def _open_sets(
         seed=arguments.seed,
     )
     told = checkpoint.interface
-    sets = open_energy_sets(source, told.split_seed, told.shares, ("validation", "test"))
+    sets = open_energy_sets(source, told.split_seed, told.shares, (part,))
     check_same_interface(sets.interface, "the policy with these datasets", checkpoint)
-    return sets
+    frames: EnergySet = getattr(sets, part)
+    return frames
 
 
 def _chunks(frames: EnergySet, arguments: CalibrationArguments) -> dict[str, Chunks]:

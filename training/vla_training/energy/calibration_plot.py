@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vla_nodes.display.joint_plot import INK
 from vla_nodes.display.style import BLUE, GREY, ORANGE
-from vla_training.evaluation import plot_pages
+from vla_training import plot_pages
 
 _BINS = 100
 _BEYOND = 0.001  # share at either end that may lie beyond the page

@@ -2,12 +2,12 @@
 """The data that an energy model is trained, calibrated and judged on."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
 
-from vla_nodes.models.energy_checkpoint import EnergyInterface
+from vla_nodes.models.energy_checkpoint import EnergyCheckpoint, EnergyInterface
 from vla_training.data.errors import DataError
 from vla_training.data.labels.metadata import read_info
 from vla_training.data.loading.episode_split import split_episodes
@@ -106,6 +106,28 @@ def open_energy_sets(
     )
 
 
+def check_same_interface(
+    interface: EnergyInterface, whose: str, checkpoint: EnergyCheckpoint
+) -> None:
+    """Checks that something is for what an energy model is for.
+
+    Args:
+        interface: Of that something.
+        whose: What it is, in words.
+        checkpoint: Of the energy model.
+
+    Raises:
+        DataError: It is not; says in what.
+    """
+    expected, found = asdict(checkpoint.interface), asdict(interface)
+    for name, value in expected.items():
+        if found[name] != value:
+            raise DataError(
+                f"{whose} has {name} {found[name]!s:.100}, expected {value!s:.100}, as "
+                f"{checkpoint.folder} has"
+            )
+
+
 def _rows(
     part: Part,
     frames: list[TrainingSet],
@@ -123,7 +145,7 @@ def _rows(
     if not any(map(len, rows)):
         failed = "" if source.failures else " and did not fail"
         raise DataError(
-            f"no frame of the {part} episodes {sum(episodes, ())} of "
+            f"no frame of the {part} episodes {sum(episodes, ())!s:.100} of "
             f"{', '.join(str(one.root) for one in frames):.200} has all {frames[0].chunk} actions "
             f"of its chunk{failed}"
         )

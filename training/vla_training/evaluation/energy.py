@@ -8,11 +8,11 @@ import torch
 
 from vla_nodes.models.energy_checkpoint import EnergyCheckpoint
 from vla_training.data.errors import DataError
-from vla_training.energy.energy_data import PARTS, open_energy_sets
+from vla_training.energy.energy_data import PARTS, check_same_interface, open_energy_sets
 from vla_training.energy.energy_set import EnergySet
 from vla_training.energy.energy_source import EnergySource
 from vla_training.evaluation.energy_arguments import EnergyArguments
-from vla_training.evaluation.energy_checkpoints import check_same_interface, open_judges
+from vla_training.evaluation.energy_checkpoints import open_judges
 from vla_training.evaluation.energy_evaluation import evaluate_energy
 from vla_training.evaluation.energy_report import as_json, write_report
 from vla_training.evaluation.energy_tables import print_report

@@ -8,11 +8,10 @@ from typing import Any
 
 from vla_nodes.models.energy_checkpoint import (
     EnergyCheckpoint,
-    EnergyInterface,
     check_policy,
     read_energy_checkpoint,
 )
-from vla_training.data.errors import DataError
+from vla_training.energy.energy_data import check_same_interface
 from vla_training.recipes.settings_file import SETTINGS, read_settings
 
 _OF_MODEL = ("form", "pooling", "bounded", "hidden", "heads", "dropout")
@@ -59,21 +58,6 @@ def open_judges(folders: Sequence[Path], policy: Path) -> list[Judge]:
         Judge(name, checkpoint, _options(checkpoint))
         for name, checkpoint in zip(names, checkpoints, strict=True)
     ]
-
-
-def check_same_interface(interface: EnergyInterface, whose: str, first: EnergyCheckpoint) -> None:
-    """Checks that something is for what the first energy model is for.
-
-    Raises:
-        DataError: It is not; says in what.
-    """
-    ours, theirs = asdict(first.interface), asdict(interface)
-    for name, value in ours.items():
-        if theirs[name] != value:
-            raise DataError(
-                f"{whose} has {name} {theirs[name]!s:.100}, expected {value!s:.100}, as "
-                f"{first.folder} has"
-            )
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:

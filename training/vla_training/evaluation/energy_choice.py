@@ -91,13 +91,14 @@ class Correlation:
 
     Attributes:
         within: Among the samples of a frame, mean over frames: does the lower energy mean the
-            smaller error?
+            smaller error? A frame whose samples are all equal counts 0. None where there is one
+            sample of each frame, which is in no order.
         interval: Of ``within``, over other draws of episodes; None for one episode.
         across: Among all samples of all frames: does a threshold find the poor ones? None where
             energies or errors are all the same.
     """
 
-    within: float
+    within: float | None
     interval: Interval | None
     across: float | None
 
@@ -174,17 +175,16 @@ def means(errors: SampleErrors, units: Array, seed: int = 0) -> list[Figure]:
 
 def correlate(errors: SampleErrors, energies: Array, seed: int = 0) -> Correlation:
     """Correlates energies (N, M) with errors."""
+    varied = np.ptp(energies) and np.ptp(errors.total)
+    across = spearmanr(energies.ravel(), errors.total.ravel()).statistic if varied else None
+    across = None if across is None else float(across)
+    if energies.shape[1] == 1:
+        return Correlation(None, None, across)
     each = rank_correlations(energies, errors.total)
     weights = episode_draws(errors.episode, seed)
     frames = _by_episode(np.ones(len(each)), errors.episode)
     drawn = (weights @ _by_episode(each, errors.episode)) / (weights @ frames)
-    varied = np.ptp(energies) and np.ptp(errors.total)
-    across = spearmanr(energies.ravel(), errors.total.ravel()).statistic if varied else None
-    return Correlation(
-        within=float(each.mean()),
-        interval=interval_of(drawn),
-        across=None if across is None else float(across),
-    )
+    return Correlation(float(each.mean()), interval_of(drawn), across)
 
 
 def rank_correlations(first: Array, second: Array) -> Array:

@@ -14,7 +14,7 @@ from vla_nodes.display.joint_plot import INK
 from vla_nodes.display.style import BLUE, GREEN, GREY, ORANGE, RED, SKY, printable
 from vla_training.evaluation.energy_evaluation import SampleResults
 from vla_training.evaluation.energy_separation import ScoredFrames, Separation
-from vla_training.evaluation.plot_pages import page
+from vla_training.plot_pages import page
 
 COLOURS = (BLUE, ORANGE, GREEN, "#cc79a7", RED, SKY, "#7a5195", INK)
 """One for each energy model."""
@@ -109,7 +109,8 @@ def plot_samples(path: Path, samples: SampleResults) -> None:
         for row, (one, colour) in enumerate(found):
             if one.interval:
                 ranks.plot(one.interval, (row, row), color=colour, linewidth=1.6)
-            ranks.plot(one.within, row, "o", color=colour, markersize=7)
+            if one.within is not None:
+                ranks.plot(one.within, row, "o", color=colour, markersize=7)
         ranks.axvline(0.0, color=INK, linewidth=0.8)
         ranks.set_xlabel("within a frame, with 95 % over episodes")
         _name_rows(ranks, [printable(name, 30) for name in samples.correlations])

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Sequence
 
-from vla_training.evaluation.console import run_command
+from vla_training.console import run_command
 from vla_training.evaluation.energy_arguments import EnergyArguments
 from vla_training.evaluation.policy_arguments import PolicyArguments
 from vla_training.evaluation.value_arguments import ValueArguments

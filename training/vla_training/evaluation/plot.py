@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from vla_training.evaluation.console import run_command
+from vla_training.console import run_command
 from vla_training.evaluation.value_arguments import ValuePlotArguments
 
 

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from vla_nodes.display.joint_plot import INK
 from vla_nodes.display.style import BLUE, GREEN, GREY, ORANGE, RED, SKY, printable
-from vla_training.evaluation import plot_pages
+from vla_training import plot_pages
 from vla_training.evaluation.action_errors import BEST, HOLD, MEAN, POLICY, ActionErrors
 
 SUBTASK_COLOURS = (BLUE, ORANGE, GREEN, SKY, "#cc79a7", "#f0e442", RED, INK)

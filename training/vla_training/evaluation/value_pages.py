@@ -19,10 +19,10 @@ from vla_nodes.display.joint_plot import FAINT, INK
 from vla_nodes.display.style import BLUE, GREY, ORANGE, SKY, printable
 from vla_nodes.models.c51 import HIGHEST, INTERVALS, LOWEST
 from vla_training.data.schema import Outcome
-from vla_training.evaluation.plot_pages import page
 from vla_training.evaluation.policy_plots import SUBTASK_COLOURS
 from vla_training.evaluation.value_episodes import EpisodeValues
 from vla_training.evaluation.value_plots import HEAT, OUTCOME_COLOURS, OUTCOME_WORDS
+from vla_training.plot_pages import page
 
 MAX_EPISODES = 40
 """In an overview."""

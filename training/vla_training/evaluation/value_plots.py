@@ -14,10 +14,10 @@ from vla_nodes.display.joint_plot import INK
 from vla_nodes.display.style import BLUE, GREEN, GREY, ORANGE, RED, SKY
 from vla_nodes.models.c51 import HIGHEST, LOWEST
 from vla_training.data.schema import Outcome
-from vla_training.evaluation.plot_pages import page
 from vla_training.evaluation.value_baselines import CONSTANT, ELAPSED_TIME
 from vla_training.evaluation.value_evaluation import MODEL
 from vla_training.evaluation.value_metrics import LEVELS, LabelledFrames, Metrics, expectations
+from vla_training.plot_pages import page
 
 OUTCOME_COLOURS = {Outcome.SUCCESS: GREEN, Outcome.FAILURE: RED, Outcome.UNKNOWN: GREY}
 OUTCOME_WORDS = {

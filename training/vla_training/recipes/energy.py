@@ -16,6 +16,7 @@ from vla_training.recipes.energy_settings import EnergySettings
 from vla_training.recipes.errors import TrainingError
 from vla_training.recipes.job import Job
 from vla_training.recipes.run_folder import claim, stopped
+from vla_training.recipes.run_state import newest_state
 from vla_training.recipes.training_loop import train
 
 
@@ -62,7 +63,9 @@ def train_energy(settings: EnergySettings) -> str:
         collate=collate_energy,
         keep_best=True,
     )
-    ended = train(job, loop, out, resume=settings.resume)
+    # Interrupted while the policy looked at the frames, it has no state yet.
+    begun = newest_state(out / "state") is not None
+    ended = train(job, loop, out, resume=settings.resume and begun)
     if ended.interrupted:
         raise KeyboardInterrupt(stopped(out, ended, loop))
     return (

@@ -80,11 +80,16 @@ class JointLearner(nn.Module):
 
 
 class JointObjective:
-    """What a policy is trained for, and its energy model beside it; see ``job.Objective``."""
+    """What a policy is trained for, and its energy model beside it; see ``job.Objective``.
 
-    def __init__(self, policy: PolicyObjective) -> None:
+    Args:
+        policy: What the policy is trained for.
+        weight: Of the energy model's loss; 0 where it is looked at alone.
+    """
+
+    def __init__(self, policy: PolicyObjective, weight: float = 1.0) -> None:
         self._policy = policy
-        self.weights: Mapping[str, float] = {**policy.weights, LOSS: 1.0}
+        self.weights: Mapping[str, float] = {**policy.weights, LOSS: weight}
 
     def prepare(
         self, batch: Batch, rngs: Sequence[np.random.Generator], device: torch.device
@@ -140,6 +145,8 @@ def with_energy(job: Job, settings: PolicySettings, robot: RobotInterface) -> Jo
         job,
         model=JointLearner(policy, energy),
         objective=JointObjective(objective),
+        # When training is to end is for the policy's loss to say, as it is without.
+        validation_objective=JointObjective(objective, weight=0.0),
         export=export,
         apart=Apart(ENERGY, told.energy_learning_rate, told.energy_clip),
     )

@@ -58,7 +58,16 @@ class EnergyLearner(nn.Module):
         Returns:
             Of the expert's chunks, (B, B) with those of each context in its row, or (B, 1); and
             by kind (B, M) of the negatives, infinite for those that are not there.
+
+        Raises:
+            TrainingError: Something in the model is not finite.
         """
+        try:
+            return self._energies(inputs)
+        except FloatingPointError as error:
+            raise TrainingError(str(error)) from None
+
+    def _energies(self, inputs: EnergyInputs) -> tuple[Tensor, dict[Kind, Tensor]]:
         context = self.model.context(inputs.hidden, inputs.ignore)
         if self._swaps:
             expert = self.model.swapped(context, inputs.actions)
@@ -106,15 +115,8 @@ class EnergyObjective:
         return Prepared(inputs, energy_counts(len(batch), there, settings))
 
     def losses(self, model: nn.Module, inputs: EnergyInputs) -> dict[str, Tensor]:
-        """Runs the model.
-
-        Raises:
-            TrainingError: Something in it is not finite.
-        """
-        try:
-            expert, others = model(inputs)
-        except FloatingPointError as error:
-            raise TrainingError(str(error)) from None
+        """Runs the model."""
+        expert, others = model(inputs)
         return energy_losses(expert, others, self._settings)
 
 

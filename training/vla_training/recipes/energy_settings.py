@@ -55,6 +55,7 @@ class EnergyDataSettings:
                 raise TrainingError(
                     f"{name} is {getattr(self, name)}, expected a share between 0 and 1"
                 )
+        check_split_seed(self.split_seed)
 
     @property
     def shares(self) -> tuple[float, float, float]:
@@ -158,6 +159,16 @@ class EnergyLossSettings:
     def making(self) -> NegativeSettings:
         """How negatives are made."""
         return NegativeSettings(noise=self.noise, shift=self.shift, far=self.far)
+
+
+def check_split_seed(seed: int) -> None:
+    """Refuses a seed that the checkpoint of an energy model does not hold.
+
+    Raises:
+        TrainingError: It is out of range.
+    """
+    if not 0 <= seed <= 2**31:
+        raise TrainingError(f"split_seed is {seed}, expected from 0 to {2**31}")
 
 
 def _loop() -> LoopSettings:

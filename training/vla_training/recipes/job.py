@@ -68,8 +68,8 @@ class Job:
         collate: Makes a batch of items.
         keep_best: Whether the checkpoint is to hold the weights of the lowest validation loss,
             instead of the newest ones.
-        validation_objective: For validation's items, with losses of the same names; None where
-            ``objective`` is for them, too.
+        validation_objective: For validation's items, with losses of the same names and weights of
+            its own; None where ``objective`` is for them, too.
         apart: Parameters of the model with a rate of their own; None for none.
     """
 

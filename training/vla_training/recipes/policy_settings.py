@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from vla_nodes.models.scaling import Mode as Scaled
-from vla_training.recipes.energy_settings import JointEnergySettings
+from vla_training.recipes.energy_settings import JointEnergySettings, check_split_seed
 from vla_training.recipes.errors import TrainingError
 from vla_training.recipes.loop_settings import LoopSettings
 
@@ -191,6 +191,7 @@ class PolicySettings:
             raise TrainingError(
                 f"mode {self.mode} trains no expert, whose chunks --energy judges; leave it out"
             )
+        check_split_seed(self.data.split_seed)
         loop = self.loop
         if loop.batch_size // loop.accumulate < 2:
             raise TrainingError(

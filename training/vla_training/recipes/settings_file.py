@@ -74,7 +74,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         options = yaml.safe_load(content) or {}
     except FileNotFoundError:
         raise TrainingError(f"{path} is missing") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise TrainingError(f"{path} cannot be read: {reason:.200}") from error
     if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):

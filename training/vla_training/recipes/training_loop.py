@@ -191,7 +191,7 @@ class _Loop:
             with self._accelerator.no_sync(self._wrapped) if waiting else nullcontext():
                 losses = self._losses(objective, self._wrapped, part.inputs)
                 # Each process has a share of a sum, and gradients are averaged over processes.
-                (self._total(_means(losses, counts)) * self._ranks).backward()
+                (_total(objective, _means(losses, counts)) * self._ranks).backward()
             sums.append({name: loss.detach() for name, loss in losses.items()})
         self._refuse_idle()
         gradients = {name: norm / self._ranks for name, norm in self._optimizer.clip().items()}
@@ -202,7 +202,7 @@ class _Loop:
         self._refuse_infinite(f"step {self.step + 1}", {**means, **lengths})
         self._optimizer.step(self.step)
         norms = {f"{name}_norm": length for name, length in lengths.items()}
-        return {"loss": self._total(means), **means, **norms}
+        return {"loss": _total(objective, means), **_reported(objective, means, counts), **norms}
 
     def _judge(self, loss: float) -> None:
         """Takes in the loss of a validation."""
@@ -230,17 +230,15 @@ class _Loop:
                 part = objective.prepare(batch, rngs, self._accelerator.device)
                 counts.append(part.counts)
                 sums.append(self._losses(objective, self._job.model, part.inputs))
-        means = _means(self._reduced(_summed(sums)), self._reduced(_summed(counts)))
+        reduced = self._reduced(_summed(counts))
+        means = _means(self._reduced(_summed(sums)), reduced)
         self._refuse_infinite(f"validation after step {self.step}", means)
-        return {"loss": self._total(means), **means}
+        return {"loss": _total(objective, means), **_reported(objective, means, reduced)}
 
     def _losses(self, objective: Objective, model: nn.Module, inputs: Any) -> Mapping[str, Tensor]:
         kind = self._accelerator.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=self._settings.bf16):
             return objective.losses(model, inputs)
-
-    def _total(self, means: Mapping[str, Any]) -> Any:
-        return sum(w * means[name] for name, w in self._job.objective.weights.items())
 
     def _reduced(self, values: Mapping[str, Tensor | float]) -> dict[str, float]:
         """Summed over processes; the only place where a step waits for the device."""
@@ -342,3 +340,14 @@ def _summed(values: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _means(sums: Mapping[str, Any], counts: Mapping[str, float]) -> dict[str, Any]:
     return {name: value / max(counts[name], 1.0) for name, value in sums.items()}
+
+
+def _total(objective: Objective, means: Mapping[str, Any]) -> Any:
+    return sum(w * means[name] for name, w in objective.weights.items())
+
+
+def _reported(
+    objective: Objective, means: Mapping[str, float], counts: Mapping[str, float]
+) -> dict[str, float]:
+    """What is reported: a figure of nothing would pass for a bad one."""
+    return {n: mean for n, mean in means.items() if n in objective.weights or counts[n]}

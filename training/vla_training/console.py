@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands of this room have in common: their subcommands, and how they end."""
+"""What commands with subcommands have in common: how they begin, and how they end."""
 
 import os
 import sys
