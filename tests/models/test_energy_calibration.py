@@ -64,12 +64,10 @@ def test_a_task_has_its_own_threshold_or_the_pooled_one():
 
 
 def test_texts_that_make_the_same_prompts_have_one_threshold():
-    tasks = {"clear_the table\n": Threshold(0.5, 50), " clear the_table": Threshold(0.25, 50)}
-    calibration = replace(CALIBRATION, tasks=tasks)
+    calibration = replace(CALIBRATION, tasks={"clear the table": Threshold(0.25, 50)})
     for text in ("clear the table", "clear_the_table", " clear the table\n"):
-        assert actor_prompt(text, [3]) == actor_prompt("clear_the table\n", [3])
+        assert actor_prompt(text, [3]) == actor_prompt("clear the table", [3])
         assert calibration.threshold(text) == 0.25
-    assert calibration.threshold("clear_the table\n") == 0.5
     assert calibration.threshold("clear the tables") == 1.25
 
 

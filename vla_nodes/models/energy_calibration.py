@@ -3,7 +3,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ class EnergyCalibration:
     Attributes:
         epsilon: Share of expert chunks that may be rejected.
         pooled: Of all tasks together; for tasks that have no threshold of their own.
-        tasks: By task, for those with enough chunks.
+        tasks: By task, its text as prompts have it, for those with enough chunks.
         quantiles: Energies at 0, 1, ... 100 percent of all chunks.
     """
 
@@ -48,22 +47,8 @@ class EnergyCalibration:
     quantiles: tuple[float, ...]
 
     def threshold(self, task: str) -> float:
-        """The energy above which a chunk for a task is rejected.
-
-        Texts that make the same prompts are one task; of several thresholds the lowest counts.
-        """
-        if task in self.tasks:
-            return self.tasks[task].energy
-        return self._by_prompt.get(cleaned(task), self.pooled.energy)
-
-    @cached_property
-    def _by_prompt(self) -> Mapping[str, float]:
-        """Thresholds by what prompts make of a task."""
-        lowest: dict[str, float] = {}
-        for text, own in self.tasks.items():
-            prompt = cleaned(text)
-            lowest[prompt] = min(own.energy, lowest.get(prompt, own.energy))
-        return lowest
+        """The energy above which a chunk for a task is rejected."""
+        return self.tasks.get(cleaned(task), self.pooled).energy
 
     def write(self, folder: Path) -> None:
         """Writes ``calibration.json``.

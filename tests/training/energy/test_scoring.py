@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Energies in batches against those of one frame and one chunk at a time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from calibration_samples import SAMPLES, make_energy_model, make_run, opened
 
+from vla_nodes.models.prompts import cleaned
 from vla_training.data.errors import DataError
 from vla_training.energy.energy_set import collate_energy
 from vla_training.energy.negative_settings import KINDS, NegativeSettings
@@ -73,9 +76,10 @@ def test_every_frame_and_kind_has_its_place(frames, scores):
 
 
 def test_the_experts_come_with_tasks_and_episodes(scores):
-    experts = scores.experts
+    written = np.array([f"{task}\n".replace(" ", "_") for task in scores.tasks], object)
+    experts = replace(scores, tasks=written).experts
     assert (experts.energies == scores.energies[EXPERT][:, 0]).all()
-    assert experts.tasks is scores.tasks
+    assert experts.tasks.tolist() == [cleaned(task) for task in scores.tasks]
     assert experts.episodes is scores.episodes
 
 

@@ -30,7 +30,7 @@ class ExpertEnergies:
 
     Attributes:
         energies: (N,).
-        tasks: (N,) texts.
+        tasks: (N,) texts, as prompts have them.
         episodes: (N,) another number for each episode.
     """
 

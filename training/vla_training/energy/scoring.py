@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from vla_nodes.models.energy import EnergyModel
+from vla_nodes.models.prompts import cleaned
 from vla_training.data.errors import DataError
 from vla_training.energy.chunk_table import ChunkTable
 from vla_training.energy.conformal import ExpertEnergies
@@ -43,7 +44,8 @@ class Scores:
     @property
     def experts(self) -> ExpertEnergies:
         """Of the expert chunks, where they are among what was scored."""
-        return ExpertEnergies(self.energies[EXPERT][:, 0], self.tasks, self.episodes)
+        tasks = np.array([cleaned(task) for task in self.tasks], object)
+        return ExpertEnergies(self.energies[EXPERT][:, 0], tasks, self.episodes)
 
 
 def score(
