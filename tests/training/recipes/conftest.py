@@ -11,7 +11,7 @@ import torch
 os.environ["ACCELERATE_USE_CPU"] = "true"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # before the trainings that a module shares
 def _one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
