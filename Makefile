@@ -23,6 +23,8 @@ PYTHON := $(BIN)/python
 setup:
 	@bash tools/setup.sh
 
+# Models of tests are small: threads that wait for each other take longer than one alone.
+test: export OMP_NUM_THREADS := 1
 test: setup
 	$(PYTHON) -m pytest
 
