@@ -130,7 +130,10 @@ def test_the_check_stops_what_makes_no_sense_and_little_else(
             for seed in (3, 4, 5):
                 client.reset_simulation(seed, cubes=2)
                 client.seconds_to_rest(time.monotonic(), timeout=30.0)
-                ended.append(OUTCOMES[client.execute(TASK, 60.0).outcome])
+                client.wait_until_ready(30.0)
+                result = client.execute(TASK, 60.0)
+                assert result.outcome in OUTCOMES, result.message  # it began
+                ended.append(OUTCOMES[result.outcome])
             client.check_limits(contract)
         run = FaultRun.read(log, client.commands, contract.dt, ", ".join(ended))
         print(f"{name}: {run}")
