@@ -21,8 +21,7 @@ from vla_training.energy.conformal import calibrate
 from vla_training.energy.energy_data import (
     PARTS,
     Part,
-    check_same_interface,
-    open_energy_sets,
+    open_part,
 )
 from vla_training.energy.energy_set import EnergySet
 from vla_training.energy.energy_source import EnergySource
@@ -108,11 +107,7 @@ def _open_part(
         bf16=arguments.bf16,
         seed=arguments.seed,
     )
-    told = checkpoint.interface
-    sets = open_energy_sets(source, told.split_seed, told.shares, (part,))
-    check_same_interface(sets.interface, "the policy with these datasets", checkpoint)
-    frames: EnergySet = getattr(sets, part)
-    return frames
+    return open_part(checkpoint, source, part)
 
 
 def _chunks(frames: EnergySet, arguments: CalibrationArguments) -> dict[str, Chunks]:

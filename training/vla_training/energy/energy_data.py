@@ -106,6 +106,26 @@ def open_energy_sets(
     )
 
 
+def open_part(checkpoint: EnergyCheckpoint, source: EnergySource, part: Part) -> EnergySet:
+    """Opens a part of the data, as the training of an energy model has split them.
+
+    Args:
+        checkpoint: Of the energy model.
+        source: Policy and datasets.
+        part: Whose share is not 0.
+
+    Raises:
+        CheckpointError: The policy cannot be used.
+        DataError: The data cannot be used, or are not what the energy model is for.
+        TrainingError: A text has more tokens than the policy takes.
+    """
+    told = checkpoint.interface
+    sets = open_energy_sets(source, told.split_seed, told.shares, (part,))
+    check_same_interface(sets.interface, "the policy with these datasets", checkpoint)
+    frames: EnergySet = getattr(sets, part)
+    return frames
+
+
 def check_same_interface(
     interface: EnergyInterface, whose: str, checkpoint: EnergyCheckpoint
 ) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from vla_nodes.models.energy_checkpoint import EnergyCheckpoint
 from vla_training.data.errors import DataError
-from vla_training.energy.energy_data import PARTS, check_same_interface, open_energy_sets
+from vla_training.energy.energy_data import PARTS, open_part
 from vla_training.energy.energy_set import EnergySet
 from vla_training.energy.energy_source import EnergySource
 from vla_training.evaluation.energy_arguments import EnergyArguments
@@ -61,8 +61,7 @@ def _open_frames(
     arguments: EnergyArguments, first: EnergyCheckpoint, contexts: Path, device: str
 ) -> EnergySet:
     """The frames that all energy models are held against."""
-    interface = first.interface
-    if not interface.shares[PARTS.index(arguments.part)]:
+    if not first.interface.shares[PARTS.index(arguments.part)]:
         raise DataError(f"{first.folder} was trained without a {arguments.part} part; name another")
     source = EnergySource(
         policy=arguments.policy,
@@ -77,7 +76,4 @@ def _open_frames(
         bf16=arguments.bf16,
         seed=arguments.seed,
     )
-    sets = open_energy_sets(source, interface.split_seed, interface.shares, (arguments.part,))
-    check_same_interface(sets.interface, "the policy with these datasets", first)
-    frames: EnergySet = getattr(sets, arguments.part)
-    return frames
+    return open_part(first, source, arguments.part)
