@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from graph_client import SentCommand
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import binomtest
@@ -117,27 +118,41 @@ class FaultRun:
             f"faults followed {self.followed()}",
             f"commands {middle:.3f} rad from the good plan, 99 % within {most:.3f}, "
             f"all within {far.max():.3f}",
+            f"above the threshold of noise {self.stopped('noise')}, "
+            f"of motions {self.stopped('motion')}, of good ones {self.stopped('')}",
         ]
-        if not np.isnan(self.lines[0]["threshold"]):
-            words += [
-                f"stopped of noise {self.stopped('noise')}",
-                f"stopped of motions {self.stopped('motion')}",
-                f"stopped of good ones {self.stopped('')}",
-            ]
         return "; ".join(words)
 
 
 def draw(unchecked: FaultRun, checked: FaultRun, file: Path) -> None:
-    """Energies with the check, and how far the commands strayed with it and without.
+    """Energies where the check was not obeyed and where it was, and how far commands strayed.
 
     Args:
-        unchecked: Without the check.
+        unchecked: Without the check, which only looked on.
         checked: With it.
         file: PNG to be.
     """
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    energies, way = figure.subplots(2, sharex=True)
-    begin = checked.lines[0]["stamp"]
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    rows = figure.subplots(3, sharex=True)
+    above = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "frameon": False, "ncols": 4}
+    named = (
+        (unchecked, "tab:red", "check off"),
+        (checked, "tab:green", "check on"),
+    )
+    for axes, (run, _, name) in zip(rows, named, strict=False):
+        _draw_energies(axes, run)
+        axes.set_ylabel(f"energy, {name}")
+    rows[0].legend(**above)
+    for run, colour, name in named:
+        rows[2].plot(*run.strayed(), color=colour, label=f"{name}: {run.ended}", linewidth=1)
+    rows[2].set_ylabel("command from the good plan, rad")
+    rows[2].set_xlabel("s")
+    rows[2].legend(**above)
+    figure.savefig(file, dpi=120)
+
+
+def _draw_energies(axes: Axes, run: FaultRun) -> None:
+    begin = run.lines[0]["stamp"]
     for fault, colour, marker, label in (
         ("", "tab:green", ".", "good"),
         ("noise", "tab:red", "x", "noise"),
@@ -145,23 +160,11 @@ def draw(unchecked: FaultRun, checked: FaultRun, file: Path) -> None:
     ):
         places = [
             ((line["stamp"] - begin) * 1e-9, drawn["energy"])
-            for line in checked.lines
+            for line in run.lines
             for drawn in line["drawn"]
             if drawn["fault"] == fault
         ]
-        energies.plot(*np.reshape(places, (-1, 2)).T, marker, color=colour, label=label)
-    times = [(line["stamp"] - begin) * 1e-9 for line in checked.lines]
-    thresholds = [line["threshold"] for line in checked.lines]
-    energies.plot(times, thresholds, "k--", label="threshold")
-    energies.set_ylabel("energy of drawn chunks")
-    above = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "frameon": False, "ncols": 4}
-    energies.legend(**above)
-    for run, colour, label in (
-        (unchecked, "tab:red", "without the check"),
-        (checked, "tab:green", "with it"),
-    ):
-        way.plot(*run.strayed(), color=colour, label=f"{label}: {run.ended}", linewidth=1)
-    way.set_ylabel("command from the good plan, rad")
-    way.set_xlabel("s")
-    way.legend(**above)
-    figure.savefig(file, dpi=120)
+        axes.plot(*np.reshape(places, (-1, 2)).T, marker, color=colour, label=label)
+    times = [(line["stamp"] - begin) * 1e-9 for line in run.lines]
+    thresholds = [line["threshold"] for line in run.lines]
+    axes.plot(times, thresholds, "k--", label="threshold")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_nodes.contract import Contract, StateSource
-from vla_nodes.inference import ActionPlan, PolicyOptions
+from vla_nodes.inference import ActionPlan, PolicyOptions, Verdict
 from vla_nodes.inference.backends import make_pi05
 from vla_nodes.nodes.policy import main
 from vla_nodes.nodes.policy_parameters import BACKENDS
@@ -42,12 +42,14 @@ class Faults:
         seed: Of which, and of what they are.
         good: Whose the others are: the policy's own, or the scripted expert's, which sees the
             scene; the policy's hidden states are what they are judged by all the same.
+        obeyed: Whether the energy check's verdict is sent; otherwise all is accepted.
     """
 
     log: str
     rate: float = 0.2
     seed: int = 0
     good: Literal["own", "expert"] = "own"
+    obeyed: bool = True
 
 
 class FaultyEngine:
@@ -119,6 +121,8 @@ class FaultyPolicy:
         self._drawn: list[dict[str, Any]] = []
         self._chunks: list[Floats] = []
         plan: ActionPlan = self._policy.act(observation, subtask)
+        if not self._faults.obeyed:
+            plan = replace(plan, verdict=Verdict.ACCEPTED)
         sent = [np.array_equal(plan.actions, chunk) for chunk in self._chunks].index(True)
         line = {
             "stamp": observation.stamp,

@@ -121,25 +121,29 @@ def test_a_faulty_policy_has_what_it_spoils_judged_and_logs_it(
 def test_the_check_stops_what_makes_no_sense_and_little_else(
     launch: Callable, faulty: Callable, contract: Contract, tmp_path: Path, good: str
 ) -> None:
-    def drive(name: str, energy: str) -> FaultRun:
-        log = faulty(name, good=good)
-        options = BringupOptions(backend="pi05", checkpoint=str(WEIGHTS))
-        with launch(options, {"supervisor": PATIENT, "policy": {"energy": energy}}) as graph:
+    def drive(name: str, obeyed: bool, resamples: int) -> FaultRun:
+        log = faulty(name, good=good, obeyed=obeyed)
+        options = BringupOptions(backend="pi05", checkpoint=str(WEIGHTS), energy=str(ENERGY))
+        policy = {"resamples": resamples}
+        with launch(options, {"supervisor": PATIENT, "policy": policy}) as graph:
             client, ended = graph.client, []
             client.wait_until_ready(200.0)
             for seed in (3, 4, 5):
                 client.reset_simulation(seed, cubes=2)
                 client.seconds_to_rest(time.monotonic(), timeout=30.0)
+                if client.value("commander", "motion") == "tripped":  # the arm met the table
+                    assert client.estop(False).success
                 client.wait_until_ready(30.0)
                 result = client.execute(TASK, 60.0)
                 assert result.outcome in OUTCOMES, result.message  # it began
+                print(f"{name}, table {seed}: {result.message}")
                 ended.append(OUTCOMES[result.outcome])
             client.check_limits(contract)
         run = FaultRun.read(log, client.commands, contract.dt, ", ".join(ended))
         print(f"{name}: {run}")
         return run
 
-    unchecked, checked = drive("unchecked", ""), drive("checked", str(ENERGY))
+    unchecked, checked = drive("check off", False, 0), drive("check on", True, 2)
     draw(unchecked, checked, tmp_path / f"energy_{good}.png")
     epsilon = EnergyCalibration.read(ENERGY).epsilon
     assert checked.stopped("noise", "motion").value > 0.8
