@@ -13,6 +13,8 @@ from vla_nodes.contract import load_contract
 
 # PyTorch's threads wait for each other by spinning, which costs minutes where graphs run beside.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Nodes of tests that run at the same time must not hear each other.
+os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,6 @@ from vla_nodes.nodes.stamps import time_message
 from vla_nodes.nodes.watch import Watch, WatchOptions
 from vla_nodes.observation.codecs import fill_image
 
-pytestmark = pytest.mark.ros
-
 DOMAIN = 1 + (os.getpid() * 17 + 5) % 100
 SECOND = 1_000_000_000
 PROFILES = {
