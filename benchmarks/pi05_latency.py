@@ -32,7 +32,8 @@ from torch.profiler import ProfilerActivity, profile
 from transformers.initialization import no_init_weights
 
 from vla_nodes.inference.engine import EngineOptions, Pi05Engine
-from vla_nodes.models.pi05 import Pi05, Tokens, Views
+from vla_nodes.models.pi05 import Pi05
+from vla_nodes.models.pi05_batch import Tokens, Views
 from vla_nodes.models.pi05_config import Pi05Config, full, medium, small
 
 VIEWS, PROMPT = 3, 200

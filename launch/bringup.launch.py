@@ -10,6 +10,7 @@ DESCRIPTIONS = {
     "contract": "contract file, or the name of one that ships with the package",
     "backend": "what computes the actions: expert (simulated arm only), pi05 or lerobot",
     "checkpoint": "folder of the policy's weights; empty for a backend without",
+    "energy": "folder of the energy model that judges the policy's chunks; empty: no check",
     "use_sim": "start the simulated arm",
     "use_sim_time": "follow /clock; empty: as use_sim",
     "lockstep": "the simulation waits for the commander instead of keeping real time",

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one list of the graph's processes."""
 
+import ast
 import importlib
 import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,8 @@ from vla_nodes.bringup.graph import (
     monitor_graph,
 )
 from vla_nodes.bringup.processes import GraphProcesses
+
+LAUNCH_FILES = Path(__file__).resolve().parents[2] / "launch"
 
 
 def parameters(options: BringupOptions) -> dict[str, dict]:
@@ -56,6 +60,29 @@ def test_a_robot_runs_without_the_simulation_in_its_own_time() -> None:
     assert not nodes["commander"]["use_sim_time"]
     assert nodes["policy"]["backend"] == "mine"
     assert nodes["policy"]["checkpoint"] == "/weights"
+
+
+def test_the_policys_chunks_are_checked_where_an_energy_model_is_named_and_only_there(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "energy").mkdir()
+    options = BringupOptions(backend="pi05", checkpoint=str(tmp_path))
+    assert parameters(options)["policy"]["energy"] == ""
+    named = replace(options, energy="/energy")
+    assert parameters(named)["policy"] == parameters(options)["policy"] | {"energy": "/energy"}
+
+
+@pytest.mark.parametrize(
+    ("file", "options"),
+    [("bringup.launch.py", BringupOptions), ("value_monitor.launch.py", MonitorOptions)],
+)
+def test_a_launch_file_describes_every_option(file: str, options: type) -> None:
+    (described,) = (
+        ast.literal_eval(line.value)
+        for line in ast.parse((LAUNCH_FILES / file).read_text()).body
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "DESCRIPTIONS"
+    )
+    assert list(described) == [option.name for option in fields(options)]
 
 
 @pytest.mark.parametrize(

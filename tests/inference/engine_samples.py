@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from vla_nodes.inference.engine import EngineOptions, Pi05Engine
-from vla_nodes.models.pi05 import Pi05, Tokens, Views
+from vla_nodes.models.pi05 import Pi05
+from vla_nodes.models.pi05_batch import Tokens, Views
 from vla_nodes.models.pi05_config import Pi05Config, tiny
 
 

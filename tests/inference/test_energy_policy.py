@@ -16,6 +16,7 @@ from test_pi05_policy import Calls, by_hand, chunks, make, observe
 from vla_nodes.bringup.graph import find_contract
 from vla_nodes.contract import Contract, load_contract
 from vla_nodes.inference import PolicyError, PolicyOptions, Verdict, backends
+from vla_nodes.inference.energy_check import load_energy
 from vla_nodes.inference.pi05_policy import Pi05Policy
 from vla_nodes.models.checkpoint import load_model as load_policy_model
 from vla_nodes.models.checkpoint import read_checkpoint, write_checkpoint
@@ -255,3 +256,16 @@ def test_a_damaged_calibration_is_named(
     (folder / "calibration.json").write_text(json.dumps(content))
     with pytest.raises(PolicyError, match=r"calibration\.json"):
         Pi05Policy(contract, str(pi05_folder), "cpu", PolicyOptions(energy=str(folder)))
+
+
+def test_a_check_that_can_reject_nothing_is_warned_of_when_it_is_loaded(
+    contract: Contract, pi05_folder: Path, energy_folder: Callable, caplog: Any
+) -> None:
+    for threshold, tasks in ((1.5, {"wave": 1.0}), (1.5, {"wave": 2.1, "bow": 1.0})):
+        folder = energy_folder(threshold, tasks)
+        load_energy(folder, pi05_folder, contract, 20)
+    (warning,) = caplog.messages
+    assert warning == (
+        f"{folder}: no chunk can be rejected for 'wave': the threshold is where energies end, 2.1; "
+        "train another energy model and calibrate it"
+    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does not fit is named in one clear error."""
+"""What options mean, and that what does not fit is named in one clear error."""
 
 import pytest
 import torch
@@ -24,6 +24,22 @@ from vla_nodes.inference.engine import EngineOptions
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         EngineOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "multiple"),
+    [
+        ({}, 1),
+        ({"device": "cuda", "cuda_graphs": False}, 1),
+        ({"device": "cuda"}, 32),
+        ({"compile": True}, 32),
+        ({"device": "cuda", "bucket": 4}, 4),
+        ({"compile": True, "bucket": 1}, 1),
+    ],
+)
+def test_prompts_are_padded_where_every_new_length_costs(options, multiple, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert EngineOptions(**options).multiple == multiple
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")

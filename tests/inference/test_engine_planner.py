@@ -36,7 +36,7 @@ def test_text_ends_before_the_end_token(place, look_every):
     seen, words = pictures(2), prompt(9)
     expected = greedy(seen, words, LIMIT)
     runs = engine(end_token=expected[place])
-    runs._look_every = look_every
+    runs._planner.look_every = look_every
     first = expected.index(expected[place])
     assert runs.plan(runs.encode(seen), words) == expected[:first]
 

@@ -16,7 +16,7 @@ from vla_nodes.contract import Contract, load_contract
 from vla_nodes.inference import PolicyError, PolicyOptions
 from vla_nodes.inference.pi05_policy import Pi05Policy
 from vla_nodes.models.checkpoint import load_model, read_checkpoint, write_checkpoint
-from vla_nodes.models.pi05 import Tokens, Views
+from vla_nodes.models.pi05_batch import Tokens, Views
 from vla_nodes.observation.observation import Observation
 
 TASK = "clear the table"
@@ -110,7 +110,7 @@ def test_the_chunk_is_the_plain_models_in_the_robots_units(
     model, views, prompt = by_hand(
         pi05_folder, observation, "Task: grasp it, State: {state};\nAction: "
     )
-    state = policy._engine._generator.get_state()
+    state = policy._engine._inputs.generator.get_state()
     plan = policy.act(observation, "grasp_it\n")
     generator = torch.Generator().set_state(state)
     noise = torch.randn(1, model.config.chunk, model.config.max_action_dim, generator=generator)

@@ -10,7 +10,8 @@ from lerobot.policies.pi05.configuration_pi05 import PI05Config
 from torch import Tensor
 from transformers.initialization import no_init_weights
 
-from vla_nodes.models.pi05 import Pi05, Tokens, Views
+from vla_nodes.models.pi05 import Pi05
+from vla_nodes.models.pi05_batch import Tokens, Views
 from vla_nodes.models.pi05_config import Pi05Config
 
 UNUSED = {

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from pi05_samples import padded, random_noise
 
-from vla_nodes.models.pi05 import Pi05Batch, Views
+from vla_nodes.models.pi05_batch import Pi05Batch, Views
 from vla_nodes.models.pi05_config import tiny
 
 CONFIG = tiny()

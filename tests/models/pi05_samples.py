@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vla_nodes.models.pi05 import ActionTarget, Pi05, Pi05Batch, Tokens, Views
+from vla_nodes.models.pi05 import Pi05
+from vla_nodes.models.pi05_batch import ActionTarget, Pi05Batch, Tokens, Views
 from vla_nodes.models.pi05_config import Pi05Config, tiny
 
 Side = Literal["left", "right"]

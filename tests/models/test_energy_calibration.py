@@ -5,6 +5,8 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
+from energy_reference import SMALL, make_energy_batch, make_energy_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,6 +71,48 @@ def test_texts_that_make_the_same_prompts_have_one_threshold():
         assert actor_prompt(text, [3]) == actor_prompt("clear the table", [3])
         assert calibration.threshold(text) == 0.25
     assert calibration.threshold("clear the tables") == 1.25
+
+
+@pytest.mark.parametrize(
+    ("pooled", "tasks", "words"),
+    [
+        (2.09, {REACH: 2.09}, None),
+        (2.0999, {}, "for tasks without a threshold of their own: "),
+        (3.0, {REACH: 1.0}, "for tasks without a threshold of their own: "),
+        (1.0, {REACH: 2.1, CUPS: 1.0}, f"for '{REACH}': "),
+        (2.1, {REACH: 2.1}, f"for '{REACH}', tasks without a threshold of their own: "),
+        (1.0, dict.fromkeys("abcde", 2.1), "for 'a', 'b', 'c' and 2 more: "),
+    ],
+)
+def test_a_threshold_that_no_energy_can_exceed_is_told_with_its_tasks(pooled, tasks, words):
+    own = {task: Threshold(energy, 400) for task, energy in tasks.items()}
+    calibration = replace(CALIBRATION, pooled=Threshold(pooled, 700), tasks=own)
+    expected = words and f"no chunk can be rejected {words}the threshold is where energies end"
+    assert calibration.doubts(SMALL).startswith(expected or "")
+    assert bool(calibration.doubts(SMALL)) == bool(words)
+    assert not calibration.doubts(replace(SMALL, bounded=False))
+
+
+@pytest.mark.parametrize("steps", [1, 7, 50])
+def test_a_model_whose_energies_are_all_as_high_as_they_get_is_one_that_rejects_nothing(steps):
+    model = make_energy_model()
+    with torch.no_grad():
+        model.prediction_head.fc2.bias.fill_(1e4)
+        hidden, ignore, actions = make_energy_batch(steps=steps)
+        energies = model.swapped(model.context(hidden, ignore), actions)
+    assert energies.max() == energies.min()
+    threshold = Threshold(float(energies.max()), 12)
+    calibration = replace(CALIBRATION, pooled=threshold, tasks={})
+    assert "no chunk can be rejected" in calibration.doubts(model.config)
+
+
+def test_a_model_that_says_the_same_of_all_expert_chunks_is_told():
+    flat = replace(CALIBRATION, quantiles=(0.7,) * 100 + (0.7 + 1e-6,))
+    for config in (SMALL, replace(SMALL, bounded=False)):
+        words = "no chunk is told from another: all of the calibration have energy 0.7"
+        assert flat.doubts(config) == words
+    # The lowest energy there is, of all good chunks, says nothing against a model.
+    assert not replace(flat, quantiles=(0.1,) * 100 + (0.1 + 1e-6,)).doubts(SMALL)
 
 
 HUGE = 10**400  # a whole number in JSON, and no float

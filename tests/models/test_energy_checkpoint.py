@@ -11,7 +11,7 @@ import torch
 from energy_reference import make_energy_batch, make_energy_model
 from safetensors.torch import load_file, save_file
 
-from vla_nodes.models import checkpoint_folder, energy_checkpoint
+from vla_nodes.models import checkpoint_folder, energy_checkpoint, weights
 from vla_nodes.models.energy_calibration import EnergyCalibration, Threshold
 from vla_nodes.models.energy_checkpoint import (
     EnergyInterface,
@@ -79,6 +79,14 @@ def test_what_is_written_is_read_bit_by_bit(model, written):
         assert torch.equal(loaded(hidden, actions, ignore), model(hidden, actions, ignore))
 
 
+def test_what_it_was_trained_on_is_kept_and_may_be_unknown(model, tmp_path):
+    episodes = tuple(f"{number:016x}" for number in range(60_000))  # more than a megabyte
+    write(tmp_path / "a", model, interface=replace(INTERFACE, episodes=episodes))
+    assert read_energy_checkpoint(tmp_path / "a").interface.episodes == episodes
+    edit(tmp_path / "a" / "energy.json", episodes=...)
+    assert read_energy_checkpoint(tmp_path / "a").interface == INTERFACE
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"form": "global"}, {"pooling": "attention"}, {"bounded": False}, {"dropout": 0.0}, {}],
@@ -116,7 +124,7 @@ def full_disk(*_):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (energy_checkpoint, "save_file"),
+        (weights, "save_file"),
         (energy_checkpoint, "write_object"),
         (EnergyCalibration, "write"),
         (checkpoint_folder, "sync"),
@@ -297,11 +305,17 @@ def test_a_configuration_of_another_model_is_refused(folder, changes, words):
         ({"fps": float("nan")}, "fps is nan, expected a number above 0"),
         ({"chunk": 0}, "chunk is 0, expected a whole number from 1"),
         ({"chunk": ...}, "chunk is missing"),
+        ({"episodes": None}, "episodes is None, expected a list of 16 hexadecimal digits each"),
+        ({"episodes": ["0" * 15]}, "episodes is .*, expected a list of 16 hexadecimal digits"),
+        ({"episodes": {"0" * 16: 1}}, "episodes is .*, expected a list of 16 hexadecimal digits"),
         ({"split_seed": -1}, "split_seed is -1, expected a whole number from 0"),
         ({"shares": ...}, "shares is missing"),
         ({"shares": [0.8, 0.2]}, r"shares is \[0.8, 0.2\], expected three numbers from 0 to 1"),
         ({"shares": [0.8, 0.1, 0.2]}, "shares is .*, expected three numbers .* that sum to 1"),
         ({"shares": [10**400, 0, 0]}, "shares is .*, expected three numbers from 0 to 1"),
+        ({"episodes": "0" * 16}, "episodes is '0.*, expected a list of 16 hexadecimal digits each"),
+        ({"episodes": ["z" * 16]}, r"episodes is \['z.*, expected a list of 16 hexadecimal digits"),
+        ({"episodes": [7]}, r"episodes is \[7\], expected a list of 16 hexadecimal digits each"),
         ({"robot": "arm"}, "robot is 'arm', expected no such key"),
     ],
 )

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from vla_nodes.models.flow import embed_times
-from vla_nodes.models.pi05 import Pi05Batch
+from vla_nodes.models.pi05_batch import Pi05Batch
 from vla_nodes.models.pi05_config import full, tiny
 
 TINY = tiny()

@@ -20,7 +20,7 @@ from pi05_samples import (
     random_views,
 )
 
-from vla_nodes.models.pi05 import Pi05Batch, Tokens, Views
+from vla_nodes.models.pi05_batch import Pi05Batch, Tokens, Views
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from pi05_samples import (
     random_batch,
 )
 
-from vla_nodes.models.pi05 import Pi05, Pi05Batch
+from vla_nodes.models.pi05 import Pi05
+from vla_nodes.models.pi05_batch import Pi05Batch
 
 
 @pytest.fixture

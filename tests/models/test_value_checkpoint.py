@@ -23,7 +23,7 @@ from value_samples import (
     value_batch,
 )
 
-from vla_nodes.models import checkpoint_folder, value_checkpoint
+from vla_nodes.models import checkpoint_folder, value_checkpoint, weights
 from vla_nodes.models.checkpoint import write_checkpoint
 from vla_nodes.models.errors import CheckpointError
 from vla_nodes.models.pi05_config import tiny as tiny_pi05
@@ -208,7 +208,7 @@ def full_disk(*_):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (value_checkpoint, "save_file"),
+        (weights, "save_file"),
         (value_checkpoint, "write_object"),
         (Tokenizer, "write"),
         (checkpoint_folder, "sync"),

@@ -36,8 +36,8 @@ def chunks_of(graph: Any) -> list:
 
 def checked(pi05_folder: Path, energy: Path, **more: object) -> tuple[BringupOptions, dict]:
     """Options and parameters of a graph whose policy has an energy check."""
-    options = BringupOptions(backend="pi05", checkpoint=str(pi05_folder))
-    return options, {"policy": {"energy": str(energy), "candidates": 2, **more}, **SUPERVISOR}
+    options = BringupOptions(backend="pi05", checkpoint=str(pi05_folder), energy=str(energy))
+    return options, {"policy": {"candidates": 2, **more}, **SUPERVISOR}
 
 
 def test_what_is_rejected_is_not_followed(

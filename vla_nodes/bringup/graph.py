@@ -40,6 +40,7 @@ class BringupOptions:
         backend: What computes the actions: expert, which knows the simulated arm only, pi05 or
             lerobot.
         checkpoint: Folder of the policy's weights; empty for a backend without.
+        energy: Folder of the energy model that judges the policy's chunks; empty: no check.
         use_sim: Start the simulated arm; without it the robot's own driver must run.
         use_sim_time: Follow /clock; default: as use_sim.
         lockstep: The simulation waits for the commander instead of keeping real time.
@@ -58,6 +59,7 @@ class BringupOptions:
     contract: str = DEFAULT_CONTRACT
     backend: str = "expert"
     checkpoint: str = ""
+    energy: str = ""
     use_sim: bool = True
     use_sim_time: bool | None = None
     lockstep: bool = False
@@ -142,6 +144,7 @@ def graph(options: BringupOptions) -> tuple[NodeSpec, ...]:
             **common,
             "backend": options.backend,
             "checkpoint": options.checkpoint,
+            "energy": options.energy,
             "device": options.device,
         },
     )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The energy check: which of the drawn chunks is sent, and whether it may be followed."""
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from vla_nodes.models.energy_checkpoint import (
     read_energy_checkpoint,
 )
 from vla_nodes.models.errors import CheckpointError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +107,7 @@ def load_energy(
     contract: Contract,
     chunk: int,
 ) -> tuple[EnergyModel, EnergyCalibration]:
-    """Loads an energy model for a policy on a robot.
+    """Loads an energy model for a policy on a robot; warns of one that rejects nothing.
 
     Args:
         folder: Of the energy model.
@@ -130,6 +133,8 @@ def load_energy(
             f"{contract.fps:g}; set the contract's fps to {trained.fps:g}"
         )
     check_policy(checkpoint, policy)
+    if doubts := calibration.doubts(checkpoint.config):
+        _log.warning("%s: %s; train another energy model and calibrate it", folder, doubts)
     return load_energy_model(checkpoint), calibration
 
 

@@ -16,12 +16,11 @@ from vla_nodes.inference.actor import Actor
 from vla_nodes.inference.cuda_graphs import CudaGraphs, Directly
 from vla_nodes.inference.drawn import Drawn, Prefix
 from vla_nodes.inference.engine_inputs import (
+    Inputs,
     check_chunks,
-    check_features,
     check_pictures,
     decided_actions,
     pad_tokens,
-    round_up,
 )
 from vla_nodes.inference.engine_options import DTYPES, EngineOptions
 from vla_nodes.inference.expert import Expert, Modulations
@@ -30,12 +29,6 @@ from vla_nodes.inference.planner import Planner
 from vla_nodes.inference.taking_over import take_over, take_over_energy
 from vla_nodes.models.energy import EnergyModel
 from vla_nodes.models.pi05 import Pi05
-
-STATIC_BUCKET = 32
-"""Prompts grow and shrink with the digits of the state; with 3 pictures, 3 percent is padding."""
-
-LOOK_EVERY = 8
-"""Tokens between two looks for the end on CUDA, where each look waits for the device."""
 
 __all__ = ["DTYPES", "Drawn", "EngineOptions", "Pi05Engine"]
 
@@ -69,11 +62,9 @@ class Pi05Engine:
         self._model = take_over(model, device, dtype)
         if energy is not None:
             take_over_energy(energy, model.config, device)
-        self._device, self._dtype = device, dtype
-        graphs = device.type == "cuda" and options.cuda_graphs
-        self._run = CudaGraphs(device) if graphs else Directly()
-        self._bucket = options.bucket or (STATIC_BUCKET if graphs or options.compile else 1)
-        self._look_every = LOOK_EVERY if device.type == "cuda" else 1
+        self._dtype = dtype
+        self._run = CudaGraphs(device) if options.captures else Directly()
+        self._inputs = Inputs(model.config, device, options.multiple, options.seed)
         language = Language(model, compile_pieces=options.compile)
         self._planner = Planner(language)
         self._actor = Actor(
@@ -87,7 +78,6 @@ class Pi05Engine:
             energy,
         )
         self._see = torch.compile(self._encode) if options.compile else self._encode
-        self._generator = torch.Generator(device).manual_seed(options.seed)
 
     def _encode(self, pictures: Tensor) -> tuple[Tensor, ...]:
         tokens = self._model.vision(pixel_values=pictures.to(self._dtype)).last_hidden_state
@@ -107,7 +97,7 @@ class Pi05Engine:
             ValueError: Another shape.
         """
         check_pictures(pictures, self.config)
-        pixels = self._there(pictures.float())
+        pixels = self._inputs.there(pictures.float())
         (features,) = self._run(("encode", len(pictures)), self._see, pixels)
         return features
 
@@ -142,17 +132,16 @@ class Pi05Engine:
             ValueError: A shape or token does not fit the model, or the delay its training.
         """
         prompts = [prompt] if unconditional is None else [prompt, unconditional]
-        ids, lengths, padded = self._prompts(features, prompts)
-        noise = self._noise(noise, self.options.candidates)
+        inputs, padded = self._inputs.prompts(features, prompts)
+        noise = self._inputs.noise(noise, self.options.candidates)
         trained = self.options.real_time == "trained"
         old = (
             () if decided is None else decided_actions(decided, delay, self.config, trained=trained)
         )
-        given = tuple(map(self._there, (torch.tensor(guidance), *old)))
-        key = ("act", len(features), *ids.shape, len(noise), bool(old), padded)
-        inputs = map(self._there, (features, ids, lengths, noise))
+        given = tuple(map(self._inputs.there, (torch.tensor(guidance), *old)))
+        key = ("act", len(features), *inputs[1].shape, len(noise), bool(old), padded)
         function = functools.partial(self._actor, padded=padded)
-        actions, *rest = self._run(key, function, *inputs, *given)
+        actions, *rest = self._run(key, function, *inputs, noise, *given)
         hidden = rest.pop()[: len(features) + len(prompt)] if self.options.hidden else None
         if not rest:
             return Drawn(actions, hidden)
@@ -173,11 +162,10 @@ class Pi05Engine:
         """
         if (prefix := drawn.prefix) is None:
             raise ValueError("chunks are drawn again only with an energy model")
-        noise = self._noise(noise, len(drawn.actions))
+        noise = self._inputs.noise(noise, len(drawn.actions))
         function = functools.partial(self._actor.again, padded=prefix.padded)
         key = ("again", prefix.key, len(noise))
-        inputs = (*prefix.kept, self._there(noise), *prefix.given)
-        actions, energies = self._run(key, function, *inputs)
+        actions, energies = self._run(key, function, *prefix.kept, noise, *prefix.given)
         return Drawn(actions, drawn.hidden, energies, prefix)
 
     @torch.no_grad()
@@ -195,12 +183,11 @@ class Pi05Engine:
         Raises:
             ValueError: There is no energy model, or a shape or token does not fit.
         """
-        ids, lengths, padded = self._prompts(features, [prompt])
+        inputs, padded = self._inputs.prompts(features, [prompt])
         check_chunks(actions, self._actor.action_dim, self.config)
-        key = ("judge", len(features), *ids.shape, *actions.shape, padded)
-        inputs = map(self._there, (features, ids, lengths, actions.float()))
+        key = ("judge", len(features), *inputs[1].shape, *actions.shape, padded)
         function = functools.partial(self._actor.judge, padded=padded)
-        (energies,) = self._run(key, function, *inputs)
+        (energies,) = self._run(key, function, *inputs, self._inputs.there(actions.float()))
         return energies
 
     def energies(self, prefix: Prefix, actions: Tensor) -> Tensor:
@@ -240,26 +227,11 @@ class Pi05Engine:
     def _write(
         self, features: Tensor, prompt: Sequence[int], limit: int, end: int | None
     ) -> list[int]:
+        inputs, padded = self._inputs.prompts(features, [prompt])
         most = self.config.max_subtask_tokens
-        ids, length, padded = self._prompts(features, [prompt])
-        key = (len(features), ids.shape[1], padded)
-        total = len(features) + ids.shape[1]
-        state = self._run.state(key, lambda: self._planner.decoding(total, most))
-        begin = functools.partial(self._planner.begin, state, padded=padded)
-        advance = functools.partial(self._planner.advance, state)
-        self._run(("begin", *key), begin, *map(self._there, (features, ids, length)))
-        indices = torch.arange(limit, device=self._device)
-        done = 1
-        while True:
-            written: list[int] = state.written[:done].tolist()
-            if end in written:
-                return written[: written.index(end)]
-            if done == limit:
-                return written
-            until = min(limit, done + self._look_every)
-            for index in range(done, until):
-                self._run(("advance", *key), advance, indices[index : index + 1])
-            done = until
+        return self._planner.write(
+            self._run, *inputs, room=most, limit=limit, end=end, padded=padded
+        )
 
     @torch.no_grad()
     def score(
@@ -278,16 +250,15 @@ class Pi05Engine:
         Raises:
             ValueError: A shape or token does not fit the model.
         """
-        ids, length, padded = self._prompts(features, [prompt])
+        inputs, padded = self._inputs.prompts(features, [prompt])
         if not texts:
             raise ValueError("no texts to score")
         rows = [[*text, self.options.end_token] for text in texts]
         # Not in buckets: the same subtasks come again and again.
-        targets, counts = pad_tokens(rows, "text", self.config, self.config.max_subtask_tokens)
-        key = ("score", len(features), ids.shape[1], *targets.shape, padded)
-        inputs = (features, ids, length, targets, counts)
+        targets = pad_tokens(rows, "text", self.config, self.config.max_subtask_tokens)
+        key = ("score", len(features), inputs[1].shape[1], *targets[0].shape, padded)
         function = functools.partial(self._planner.score, padded=padded)
-        (scores,) = self._run(key, function, *map(self._there, inputs))
+        (scores,) = self._run(key, function, *inputs, *map(self._inputs.there, targets))
         return scores
 
     @torch.no_grad()
@@ -310,11 +281,10 @@ class Pi05Engine:
             texts: Subtasks that will be scored; without any, the planner writes.
         """
         side = self.config.image_size
-        state = self._generator.get_state()
+        state = self._inputs.generator.get_state()
         features = self.encode(torch.zeros(views, 3, side, side))
         old = torch.zeros(1, self.config.max_action_dim)
-        by_bucket = {round_up(length, self._bucket): length for length in prompt_lengths}
-        for length in by_bucket.values():
+        for length in self._inputs.lengths(prompt_lengths):
             prompt = [0] * length
             other = prompt if unconditional else None
             for known in (None, old) if decided else (None,):
@@ -326,27 +296,4 @@ class Pi05Engine:
             else:
                 # No end, or the first token might be it, and the step to the next stays cold.
                 self._write(features, prompt, min(2, self.config.max_subtask_tokens), end=None)
-        self._generator.set_state(state)
-
-    def _noise(self, noise: Tensor | None, count: int) -> Tensor:
-        """That which was given, else ``count`` new ones."""
-        shape = (self.config.chunk, self.config.max_action_dim)
-        if noise is None:
-            return torch.randn(count, *shape, generator=self._generator, device=self._device)
-        if noise.ndim != 3 or not len(noise) or noise.shape[1:] != shape:
-            raise ValueError(
-                f"noise {tuple(noise.shape)}, expected (K, {shape[0]}, {shape[1]}), K at least 1"
-            )
-        return noise.float()
-
-    def _there(self, x: Tensor) -> Tensor:
-        return x.to(self._device, non_blocking=True)
-
-    def _prompts(
-        self, features: Tensor, prompts: Sequence[Sequence[int]]
-    ) -> tuple[Tensor, Tensor, bool]:
-        """Tokens (B, L), their numbers (B,), and whether a mask must tell padding."""
-        check_features(features, self.config)
-        most = self.config.max_prompt_tokens
-        ids, lengths = pad_tokens(prompts, "prompt", self.config, most, self._bucket)
-        return ids, lengths, self._bucket > 1 or len(set(map(len, prompts))) > 1
+        self._inputs.generator.set_state(state)

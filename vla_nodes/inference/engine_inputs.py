@@ -10,6 +10,68 @@ from vla_nodes.inference.guidance import agreement_weights
 from vla_nodes.models.pi05_config import Pi05Config
 
 
+class Inputs:
+    """Lays out what calls of an engine have in common: features, prompts and noise.
+
+    Args:
+        config: Of the model.
+        device: Of the engine.
+        multiple: Prompts are padded to a multiple of this many tokens.
+        seed: Of the noise.
+
+    Attributes:
+        generator: Of the noise.
+    """
+
+    def __init__(self, config: Pi05Config, device: torch.device, multiple: int, seed: int) -> None:
+        self._config, self._device, self._multiple = config, device, multiple
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    def there(self, x: Tensor) -> Tensor:
+        """On the engine's device."""
+        return x.to(self._device, non_blocking=True)
+
+    def prompts(
+        self, features: Tensor, prompts: Sequence[Sequence[int]]
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], bool]:
+        """Lays out prompts over the same pictures.
+
+        Args:
+            features: (V · P, W) of the pictures.
+            prompts: B prompts' tokens.
+
+        Returns:
+            Features, tokens (B, L) and their numbers (B,); and whether a mask must tell padding.
+
+        Raises:
+            ValueError: A shape or token does not fit the model.
+        """
+        check_features(features, self._config)
+        most = self._config.max_prompt_tokens
+        ids, lengths = pad_tokens(prompts, "prompt", self._config, most, self._multiple)
+        padded = self._multiple > 1 or len(set(map(len, prompts))) > 1
+        return (self.there(features), self.there(ids), self.there(lengths)), padded
+
+    def noise(self, noise: Tensor | None, count: int) -> Tensor:
+        """(K, T, A): that which was given, else ``count`` new ones.
+
+        Raises:
+            ValueError: A shape does not fit the model.
+        """
+        shape = (self._config.chunk, self._config.max_action_dim)
+        if noise is None:
+            return torch.randn(count, *shape, generator=self.generator, device=self._device)
+        if noise.ndim != 3 or not len(noise) or noise.shape[1:] != shape:
+            raise ValueError(
+                f"noise {tuple(noise.shape)}, expected (K, {shape[0]}, {shape[1]}), K at least 1"
+            )
+        return self.there(noise.float())
+
+    def lengths(self, wanted: Sequence[int]) -> Sequence[int]:
+        """Of these lengths of prompts, one of each that is laid out differently."""
+        return list({round_up(length, self._multiple): length for length in wanted}.values())
+
+
 def check_pictures(pictures: Tensor, config: Pi05Config) -> None:
     """Checks the pictures of cameras.
 

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes subtasks token by token, and scores known ones."""
 
+import functools
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vla_nodes.inference.cuda_graphs import CudaGraphs, Directly
 from vla_nodes.inference.language import Language, Store
+
+LOOK_EVERY = 8
+"""Tokens between two looks for the end on CUDA, where each look waits for the device."""
 
 
 class Decoding(NamedTuple):
@@ -28,10 +33,61 @@ class Decoding(NamedTuple):
 
 
 class Planner:
-    """Greedy decoding with a static cache."""
+    """Greedy decoding with a static cache.
+
+    Attributes:
+        look_every: Tokens between two looks for the end.
+    """
 
     def __init__(self, language: Language) -> None:
         self.language = language
+        self.look_every = LOOK_EVERY if language.embedding.is_cuda else 1
+
+    def write(
+        self,
+        run: CudaGraphs | Directly,
+        features: Tensor,
+        ids: Tensor,
+        length: Tensor,
+        *,
+        room: int,
+        limit: int,
+        end: int | None,
+        padded: bool,
+    ) -> list[int]:
+        """Writes a text, always the most probable token next.
+
+        Args:
+            run: Runs what is done on the device.
+            features: (F, W) of the pictures.
+            ids: (1, L) the prompt.
+            length: (1,) of the prompt.
+            room: Tokens that a cache of this shape holds, whatever the limit.
+            limit: Most tokens.
+            end: Ends the text; None for none that does.
+            padded: Whether the prompt is shorter than L.
+
+        Returns:
+            The tokens before the end token, or before the limit.
+        """
+        key = (len(features), ids.shape[1], padded)
+        total = len(features) + ids.shape[1]
+        state = run.state(key, lambda: self.decoding(total, room))
+        begin = functools.partial(self.begin, state, padded=padded)
+        advance = functools.partial(self.advance, state)
+        run(("begin", *key), begin, features, ids, length)
+        indices = torch.arange(limit, device=ids.device)
+        done = 1
+        while True:
+            written: list[int] = state.written[:done].tolist()
+            if end in written:
+                return written[: written.index(end)]
+            if done == limit:
+                return written
+            until = min(limit, done + self.look_every)
+            for index in range(done, until):
+                run(("advance", *key), advance, indices[index : index + 1])
+            done = until
 
     def decoding(self, total: int, limit: int) -> Decoding:
         """Tensors for a prefix of ``total`` tokens and ``limit`` behind it."""

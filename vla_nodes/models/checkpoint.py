@@ -7,7 +7,6 @@ for the tokenizer, which has to be put into them.
 """
 
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +173,6 @@ def write_checkpoint(
         tokenizer.write(partial / TOKENIZER)
         dead_head = (config.vocabulary, config.expert.width) if is_lerobots(config) else None
         save_weights(partial / FILE, tensors, dead_head)
-        shutil.copymode(partial / CONFIG, partial / FILE)  # safetensors shuts all others out
         if write_more is not None:
             write_more(partial)
         read_checkpoint(partial)

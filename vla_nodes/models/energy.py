@@ -21,10 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vla_nodes.models.energy_config import EnergyConfig
-
-LOWEST, RANGE, SLOPE = 0.1, 2.0, 0.5
-"""A bounded energy is LOWEST + RANGE · sigmoid(SLOPE · head)."""
+from vla_nodes.models.energy_config import LOWEST, RANGE, SLOPE, EnergyConfig
 
 
 class EnergyContext(NamedTuple):

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vla_nodes.models.energy_config import HIGHEST, LOWEST, EnergyConfig
 from vla_nodes.models.entries import LARGEST, Entries
 from vla_nodes.models.files import read_object, write_object
 from vla_nodes.models.prompts import cleaned
+from vla_nodes.models.stored_tensors import few
 
 CALIBRATION = "calibration.json"
 """File in an energy model's checkpoint."""
 QUANTILES = 101
 """Of the energies, from 0 to 100 percent."""
 _MOST_BYTES = 1 << 24  # some hundred thousand tasks
+_EQUAL = 1e-5  # energies that lie no further apart are the same but for rounding
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,23 @@ class EnergyCalibration:
     def threshold(self, task: str) -> float:
         """The energy above which a chunk for a task is rejected."""
         return self.tasks.get(cleaned(task), self.pooled).energy
+
+    def doubts(self, config: EnergyConfig) -> str:
+        """What lets chunks of a model pass unjudged, in one line; empty for nothing."""
+        idle = [f"'{task}'" for task, own in self.tasks.items() if own.energy >= config.saturated]
+        if self.pooled.energy >= config.saturated:
+            idle.append("tasks without a threshold of their own")
+        if idle:
+            return (
+                f"no chunk can be rejected for {few(idle)}: the threshold is where energies end, "
+                f"{HIGHEST:g}"
+            )
+        lowest, greatest = self.quantiles[0], self.quantiles[-1]
+        # Energies of good chunks may all lie where bounded ones begin.
+        lifted = not config.bounded or lowest > LOWEST + _EQUAL
+        if lifted and greatest - lowest < _EQUAL:
+            return f"no chunk is told from another: all of the calibration have energy {lowest:g}"
+        return ""
 
     def write(self, folder: Path) -> None:
         """Writes ``calibration.json``.

@@ -8,15 +8,12 @@ another's, so its checkpoint holds a digest of that policy.
 
 import hashlib
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vla_nodes.models.checkpoint_folder import (
@@ -34,9 +31,10 @@ from vla_nodes.models.errors import CheckpointError
 from vla_nodes.models.files import read_object, write_object
 from vla_nodes.models.stored_tensors import FILE
 from vla_nodes.models.tokenizer import TOKENIZER
-from vla_nodes.models.weights import check_finite, compare, load_weights
+from vla_nodes.models.weights import check_finite, compare, load_weights, save_tensors
 
 INTERFACE = "energy.json"
+_MOST_BYTES = 1 << 24  # half a million episodes
 _FORMS = {name: name for name in ("tokens", "global")}
 _POOLINGS = {name: name for name in ("mean", "attention")}
 
@@ -52,6 +50,7 @@ class EnergyInterface:
         chunk: Actions in a chunk, T.
         split_seed: Of the split of the data by episode.
         shares: Of training, validation and test in it.
+        episodes: Digests of the recordings that it was trained on; none where that is not known.
     """
 
     policy: str
@@ -60,6 +59,7 @@ class EnergyInterface:
     chunk: int
     split_seed: int
     shares: tuple[float, float, float]
+    episodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,14 +190,9 @@ def write_energy_checkpoint(
         write_object(partial / INTERFACE, asdict(interface))
         if calibration is not None:
             calibration.write(partial)
-        plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        try:
-            save_file(plain, partial / FILE, {"format": "pt"})
-        except SafetensorError as error:
-            raise OSError(f"{partial / FILE}: cannot be written: {error}") from error
-        shutil.copymode(partial / CONFIG, partial / FILE)  # safetensors shuts all others out
+        save_tensors(partial / FILE, tensors)
         read_energy_checkpoint(partial)
-        check_finite(partial, plain)
+        check_finite(partial, tensors)
 
     write_folder(folder, fill, (CONFIG, INTERFACE))
 
@@ -227,12 +222,15 @@ def _read_config(file: Path) -> EnergyConfig:
 
 
 def _read_interface(file: Path) -> EnergyInterface:
-    entries = Entries(file, read_object(file))
+    entries = Entries(file, read_object(file, _MOST_BYTES))
     policy, names = entries.raw("policy"), entries.names("action_names")
+    episodes = entries.raw("episodes", [])
     if not isinstance(policy, str) or not re.fullmatch("[0-9a-f]{64}", policy):
         entries.refuse("policy", "a SHA-256 in hexadecimal digits")
     if not names:
         entries.refuse("action_names", "names of one joint at least")
+    if not isinstance(episodes, list) or not all(map(_is_digest, episodes)):
+        entries.refuse("episodes", "a list of 16 hexadecimal digits each")
     interface = EnergyInterface(
         policy=policy,
         action_names=names,
@@ -240,6 +238,11 @@ def _read_interface(file: Path) -> EnergyInterface:
         chunk=entries.integer("chunk"),
         split_seed=entries.integer("split_seed", 0, 2**31),
         shares=entries.shares("shares"),
+        episodes=tuple(episodes),
     )
     entries.refuse_left()
     return interface
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{16}", value))

@@ -9,6 +9,10 @@ Form = Literal["tokens", "global"]
 Pooling = Literal["mean", "attention"]
 TYPE = "vla_energy"
 """Of a checkpoint, in its ``config.json``."""
+LOWEST, RANGE, SLOPE = 0.1, 2.0, 0.5
+"""A bounded energy is LOWEST + RANGE · sigmoid(SLOPE · head)."""
+HIGHEST = LOWEST + RANGE
+_FLAT = 1e-3  # below the highest energy, where the sigmoid tells next to nothing apart
 
 
 @dataclass(frozen=True)
@@ -60,3 +64,8 @@ class EnergyConfig:
             raise ValueError(f"pooling is {self.pooling!r:.50}, expected mean or attention")
         if self.form == "global" and self.pooling == "attention":
             raise ValueError("the global form has one energy for a chunk: expected pooling mean")
+
+    @property
+    def saturated(self) -> float:
+        """From which energy on chunks are told apart no more; infinite if it is not bounded."""
+        return HIGHEST - _FLAT if self.bounded else math.inf

@@ -4,15 +4,12 @@
 ``config.json``, ``value.json``, ``model.safetensors`` and ``tokenizer/``.
 """
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
@@ -34,7 +31,7 @@ from vla_nodes.models.tokenizer import TOKENIZER, Tokenizer
 from vla_nodes.models.value_config import ARCHS, INTERFACE, TYPE, Arch, ValueConfig
 from vla_nodes.models.value_model import make_value_model
 from vla_nodes.models.value_prompt import MAX_CHARACTERS
-from vla_nodes.models.weights import check_finite, compare, load_weights
+from vla_nodes.models.weights import check_finite, compare, load_weights, save_tensors
 
 _VISION = ("width", "depth", "mlp", "heads", "patch")
 _LANGUAGE = ("width", "depth", "mlp", "heads", "kv_heads", "head_dim")
@@ -161,14 +158,9 @@ def write_value_checkpoint(
         if interface is not None:
             write_object(partial / INTERFACE, vars(interface) | {"labels": dict(interface.labels)})
         tokenizer.write(partial / TOKENIZER)
-        plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        try:
-            save_file(plain, partial / FILE, {"format": "pt"})
-        except SafetensorError as error:
-            raise OSError(f"{partial / FILE}: cannot be written: {error}") from error
-        shutil.copymode(partial / CONFIG, partial / FILE)  # safetensors shuts all others out
+        save_tensors(partial / FILE, tensors)
         read_value_checkpoint(partial)
-        check_finite(partial, plain)
+        check_finite(partial, tensors)
 
     write_folder(folder, fill, (CONFIG, TOKENIZER + "/tokenizer.json"))
 

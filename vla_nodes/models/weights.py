@@ -4,6 +4,7 @@
 What a file holds is compared with the model by its header, before anything is read.
 """
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vla_nodes.models.checkpoint_folder import CONFIG
 from vla_nodes.models.errors import CheckpointError
 from vla_nodes.models.files import damaged, open_tensors
 from vla_nodes.models.stored_tensors import PREFIX, Stored, few, stored_tensors
@@ -170,12 +172,25 @@ def save_weights(
     named = {PREFIX + (HEAD if name == EMBEDDING else name): t for name, t in tensors.items()}
     if dead_head:
         named[PREFIX + DEAD_HEAD] = torch.zeros(dead_head, dtype=torch.bfloat16)
+    save_tensors(file, named)
+
+
+def save_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors under the names they have, in one file.
+
+    Args:
+        file: To be, in a folder that has its ``config.json``: whoever may read that may read it.
+        tensors: By name.
+
+    Raises:
+        OSError: The disk refused.
+    """
+    plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(
-            {key: t.detach().contiguous() for key, t in named.items()}, file, {"format": "pt"}
-        )
+        save_file(plain, file, {"format": "pt"})
     except SafetensorError as error:
         raise OSError(f"{file}: cannot be written: {error}") from error
+    shutil.copymode(file.with_name(CONFIG), file)  # safetensors shuts all others out
 
 
 def _name(key: str) -> str:

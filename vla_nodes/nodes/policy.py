@@ -14,19 +14,19 @@ from functools import partial
 from typing import Any
 
 from sensor_msgs.msg import JointState
-from trajectory_msgs.msg import JointTrajectoryPoint
 from vla_interfaces.msg import ActionChunk, Subtask, Task, ValueEstimate
 
-from vla_nodes.contract import Contract, load_contract
+from vla_nodes.contract import load_contract
 from vla_nodes.inference import ActionPlan, PolicyError
 from vla_nodes.nodes import qos, topics
+from vla_nodes.nodes.chunk_message import chunk_message
 from vla_nodes.nodes.diagnostics import OK, WARN, Health, Percentiles, RateMeter
 from vla_nodes.nodes.energy_figures import EnergyFigures
 from vla_nodes.nodes.lifecycle import ManagedNode
 from vla_nodes.nodes.observing import frozen_streams, image_message, stream_figures
 from vla_nodes.nodes.policy_parameters import PolicyParameters, load_policy
 from vla_nodes.nodes.process import run_node
-from vla_nodes.nodes.stamps import SECOND, duration_message, nanoseconds, time_message
+from vla_nodes.nodes.stamps import nanoseconds, time_message
 from vla_nodes.observation.assembler import NotReady, Observation, ObservationAssembler
 
 WAKE_PERIOD = 0.1  # s; the worker looks around at least this often
@@ -270,32 +270,6 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._chunks.publish(message)
         self._latency.add(latency)
         self._rate.event(time.monotonic_ns())
-
-
-def chunk_message(contract: Contract, stamp: int, plan: ActionPlan) -> ActionChunk:
-    """A policy's plan for the observation at ``stamp`` (ns) as a message.
-
-    A single action is held for one more step: motion needs two points. Goal, sequence, subtask
-    and latency are left to the caller.
-    """
-    rows = plan.actions.tolist()
-    rows = rows * 2 if len(rows) == 1 else rows
-    message = ActionChunk(
-        relative=plan.relative,
-        energy=plan.energy,
-        threshold=plan.threshold,
-        verdict=int(plan.verdict),
-    )
-    message.header.stamp = time_message(stamp)
-    message.trajectory.header.stamp = message.header.stamp
-    message.trajectory.joint_names = list(contract.action_names)
-    message.trajectory.points = [
-        JointTrajectoryPoint(
-            positions=row, time_from_start=duration_message(round((i + 1) * SECOND / contract.fps))
-        )
-        for i, row in enumerate(rows)
-    ]
-    return message
 
 
 def main() -> None:

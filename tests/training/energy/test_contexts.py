@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from energy_samples import LENGTHS, opened, source
+from energy_samples import LENGTHS, opened
 from evaluation_samples import (
     CONFIG,
     HIGH,
@@ -36,7 +36,7 @@ from vla_nodes.models.prompts import actor_prompt, state_bins
 from vla_training.data.array_store import ArrayStore
 from vla_training.data.errors import DataError
 from vla_training.energy.energy_set import EnergySet
-from vla_training.recipes.policy_frames import frame_noise
+from vla_training.policy_inputs.policy_frames import frame_noise
 
 SEED = 3  # trains on episodes 0, 2 and 4
 FRAMES = 13 + 2 + 5  # of all parts
@@ -281,18 +281,9 @@ def test_a_dataset_of_another_rate_is_refused(sample: Path, tmp_path: Path) -> N
         opened(sample, tmp_path, dataset=(other,))
 
 
-@pytest.mark.parametrize(
-    ("changes", "text"),
-    [
-        ({"stride": 0}, "stride is 0, expected at least 1"),
-        ({"samples": -1}, "samples is -1, expected at least 0"),
-        ({"dataset": ()}, "there is no dataset"),
-        ({"device": "cuda:7"}, "device is cuda:7, but PyTorch finds no such device"),
-    ],
-)
-def test_sources_that_make_no_sense_are_refused(
-    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict, text: str
+def test_a_gpu_that_is_not_there_is_refused(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DataError, match=text):
-        source(sample, tmp_path, **changes)
+    with pytest.raises(DataError, match="device is cuda:7, but PyTorch finds no such device"):
+        opened(sample, tmp_path, device="cuda:7")

@@ -194,6 +194,28 @@ def test_chunks_of_another_text_were_recorded_under_another():
     assert drawn == set(WHOLE)
 
 
+class Counting:
+    """In place of a generator: every number once."""
+
+    def __init__(self):
+        self.next, self.limit = 0, None
+
+    def integers(self, limit):
+        self.next, self.limit = self.next + 1, limit
+        return self.next - 1
+
+
+@given(st.tuples(*[st.integers(0, 2)] * 3), st.integers(0, 2))
+@settings(max_examples=40, deadline=None)
+def test_every_chunk_of_another_text_is_as_likely(texts, text):
+    table, numbers = make_table(texts), Counting()
+    others = [row for row in WHOLE if table.text[row] != text]
+    assert sorted(table.of_another_text(text, numbers) for _ in others) == others
+    assert numbers.limit == (len(others) or None)
+    if not others:
+        assert table.of_another_text(text, numbers) is None
+
+
 def test_where_there_is_one_text_there_is_no_other():
     table = make_table(texts=(2, 2, 2))
     chunks, there = make("other-task", table, WHOLE)

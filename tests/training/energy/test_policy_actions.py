@@ -11,7 +11,7 @@ from evaluation_samples import CONFIG, make_model
 from vla_nodes.models.pi05 import Pi05
 from vla_nodes.models.pi05_batch import Tokens, Views
 from vla_training.energy.policy_actions import draw_layers, draw_samples
-from vla_training.recipes.policy_frames import frame_noise
+from vla_training.policy_inputs.policy_frames import frame_noise
 
 DEPTH, ROWS = 3, 2
 DEEP = replace(

@@ -138,6 +138,18 @@ def test_models_are_asked_about_the_same_chunks_and_batches_change_nothing(judge
         np.testing.assert_allclose(found, results.scored[name].negatives[kind], atol=1e-5)
 
 
+def test_every_chunk_is_scored_once(judges, frames, results, monkeypatch):
+    def counted(model, context, chunks):
+        asked.append(len(chunks) * chunks.shape[1])
+        return energies(model, context, chunks)
+
+    asked, energies = [], EnergyModel.energies
+    monkeypatch.setattr(EnergyModel, "energies", counted)
+    evaluate_energy(judges[:1], frames, samples=True, layers=True, seed=SEED)
+    layers = results.scored[judges[0].name].negatives["layers"].shape[1]
+    assert sum(asked) == len(frames) * (1 + len(KINDS) + layers + SAMPLES)
+
+
 def test_areas_are_scipys_for_all_frames_and_for_each_task(frames, results):
     tasks = np.array([frames[place].task for place in range(len(frames))])
     assert list(results.tasks) == list(dict.fromkeys(tasks))
@@ -160,7 +172,7 @@ def test_areas_are_scipys_for_all_frames_and_for_each_task(frames, results):
 
 def test_stronger_noise_is_further_away(frames):
     batch = collate_energy([frames[place] for place in range(len(frames))])
-    made = negative_chunks(frames, samples=False, layers=False, far=0.5, seed=SEED)
+    made = negative_chunks(frames, layers=False, far=0.5, seed=SEED)
     assert list(made) == KINDS
     weak, middle, strong = (
         made[kind](batch)[0][:, 0] - batch.actions.numpy() for kind in KINDS[:3]

@@ -34,7 +34,7 @@ from vla_training.data.loading.loaders import training_loader
 from vla_training.data.loading.training_set import TrainingSet
 from vla_training.evaluation.evaluate import main
 from vla_training.evaluation.policy_evaluation import evaluate_policy, open_recording
-from vla_training.recipes.policy_batches import PolicyBatches
+from vla_training.policy_inputs.policy_batches import PolicyBatches
 from vla_training.tokens.fast import FastTokenizer
 
 SAMPLES, SEED, STRIDE = 3, 11, 2

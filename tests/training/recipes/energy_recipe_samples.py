@@ -6,6 +6,9 @@ from typing import Any
 
 from recipe_samples import CHUNK, cli, make_dataset, make_tokenizers
 
+from vla_training.data.loading.episode_split import split_episodes
+from vla_training.data.loading.training_set import TrainingSet
+from vla_training.energy.known_episodes import known_episodes
 from vla_training.recipes.train import main
 
 EPISODES, LENGTH, FAILED = 6, 20, 2
@@ -18,6 +21,12 @@ def make_robot(folder: Path) -> Path:
     make_tokenizers(folder / "data", folder, CHUNK)
     assert cli(folder, folder / "policy", "joint", steps=2) == 0
     return folder
+
+
+def training_episodes(robot: Path) -> tuple[str, ...]:
+    """Digests of what the default split of its data trains on."""
+    table = TrainingSet(robot / "data", 1).table
+    return known_episodes([(table, split_episodes(EPISODES, 0).train)])
 
 
 def energy_cli(robot: Path, out: Path, *words: str, **options: Any) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import recipe_samples
 import torch
-from energy_recipe_samples import FAILED, WHOLE, energy_cli, make_robot
+from energy_recipe_samples import FAILED, WHOLE, energy_cli, make_robot, training_episodes
 from recipe_samples import CHUNK, logged, make_dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -75,6 +75,7 @@ def test_the_checkpoint_is_the_policy_s_and_says_what_it_was_trained_on(trained,
     told = checkpoint.interface
     assert told.action_names == ("pan", "lift", "grip")
     assert (told.fps, told.chunk, told.split_seed, told.shares) == (10.0, CHUNK, 0, SHARES)
+    assert told.episodes == training_episodes(robot)
     assert checkpoint.config.hidden == 32
     assert checkpoint.calibration is None
     assert {p.name for p in trained["swap"].iterdir()} == {

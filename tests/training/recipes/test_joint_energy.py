@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from energy_recipe_samples import FAILED, WHOLE, make_robot
+from energy_recipe_samples import FAILED, WHOLE, make_robot, training_episodes
 from recipe_samples import CHUNK, cli, logged, make_dataset
 from safetensors.torch import load_file
 
@@ -79,13 +79,14 @@ def test_nothing_of_it_moves_before(robot, tmp_path):
     assert not any(torch.equal(first[name], sixth[name]) for name in names)
 
 
-def test_its_checkpoint_is_the_exported_policy_s(trained):
+def test_its_checkpoint_is_the_exported_policy_s_and_says_what_it_was_trained_on(trained, robot):
     checkpoint = read_energy_checkpoint(trained / "energy")
     check_policy(checkpoint, trained / "checkpoint")
     told = checkpoint.interface
     assert told.action_names == ("pan", "lift", "grip")
     assert (told.fps, told.chunk, told.split_seed) == (10.0, CHUNK, 0)
     assert told.shares == pytest.approx((0.8, 0.1, 0.1))
+    assert told.episodes == training_episodes(robot)
 
 
 def test_what_it_sees_are_the_contexts_that_the_policy_gives_later(trained, robot, tmp_path):

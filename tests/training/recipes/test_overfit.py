@@ -15,7 +15,7 @@ from vla_nodes.models.pi05_batch import Tokens
 from vla_nodes.models.pi05_config import SIZES, Pi05Config, tiny
 from vla_training.data.loading.loaders import evaluation_loader
 from vla_training.data.loading.training_set import TrainingSet
-from vla_training.recipes.policy_batches import PolicyBatches
+from vla_training.policy_inputs.policy_batches import PolicyBatches
 from vla_training.tokens.fast import FastTokenizer
 
 STRIDE = 8  # of the frames that are learnt

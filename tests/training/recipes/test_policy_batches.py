@@ -12,9 +12,9 @@ from vla_nodes.models.pi05_batch import Pi05Output
 from vla_nodes.models.pi05_config import tiny
 from vla_nodes.models.scaling import Scaling
 from vla_nodes.models.tokenizer import Tokenizer
+from vla_training.data.errors import DataError
 from vla_training.data.loading.collation import Batch
-from vla_training.recipes.errors import TrainingError
-from vla_training.recipes.policy_batches import PolicyBatches
+from vla_training.policy_inputs.policy_batches import PolicyBatches
 from vla_training.recipes.policy_objective import PolicyObjective
 from vla_training.recipes.policy_settings import DataSettings, ModelSettings, PolicySettings
 from vla_training.tokens.fast import FastTokenizer
@@ -211,9 +211,9 @@ def test_the_planner_writes_action_tokens_behind_the_subtask(batches, sample):
 
 def test_texts_that_are_too_long_are_named(batches):
     endless = "stack the cups " * 40
-    with pytest.raises(TrainingError, match=r"the prompt 'Task: stack the cups.* expected at most"):
+    with pytest.raises(DataError, match=r"the prompt 'Task: stack the cups.* expected at most"):
         batches.make(batch_of(1, task=(endless,)), rngs(1), "cpu")
-    with pytest.raises(TrainingError, match=r"subtask 'stack the cups stack.* at most 16"):
+    with pytest.raises(DataError, match=r"subtask 'stack the cups stack.* at most 16"):
         batches.make(batch_of(1, subtask=(endless,)), rngs(1), "cpu")
     limit = batches.config.max_subtask_tokens
     fits = " ".join(["put"] * (limit - 1))
@@ -222,7 +222,7 @@ def test_texts_that_are_too_long_are_named(batches):
 
 
 def test_actions_count_by_their_weight_and_texts_do_not(batches):
-    data = DataSettings((Path("data"),), weigh=True)
+    data = DataSettings(dataset=(Path("data"),), weigh=True)
     weighed = PolicySettings("joint", Path("out"), data, ModelSettings(tokenizer=Path("t")))
     plain = replace(weighed, data=replace(data, weigh=False))
     generator = torch.Generator().manual_seed(0)

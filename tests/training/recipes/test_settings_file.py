@@ -115,6 +115,8 @@ def test_options_that_were_emptied_stay_so(tmp_path):
 
 
 def test_options_with_a_default_are_told_as_settings_are(tmp_path):
-    least = EnergySettings(tmp_path, EnergyDataSettings(Path("policy"), (Path("data"),)))
+    least = EnergySettings(
+        tmp_path, EnergyDataSettings(policy=Path("policy"), dataset=(Path("data"),))
+    )
     needed = {"out": str(tmp_path), "policy": "policy", "dataset": ["data"]}
     assert {**needed, **defaults(EnergySettings)} == flat(least)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a calibration came to, on a terminal and as a file."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from vla_training.energy.conformal import (
     ExpertEnergies,
     Interval,
     Reliability,
+    least_chunks,
     reliability,
     thresholds_of,
 )
@@ -40,6 +42,7 @@ class TaskThreshold:
     Attributes:
         energy: Above which a chunk is rejected.
         own: Whether it follows from this task's chunks alone.
+        rejects: Whether any energy is above it.
         chunks: Of the validation part.
         episodes: That these come from.
         test: How many expert chunks of the test part it rejects; None where there are none.
@@ -47,6 +50,7 @@ class TaskThreshold:
 
     energy: float
     own: bool
+    rejects: bool
     chunks: int
     episodes: int
     test: Reliability | None
@@ -79,7 +83,10 @@ class CalibrationReport:
 
 
 def make_report(
-    calibration: EnergyCalibration, experts: ExpertEnergies, test: Scores | None
+    calibration: EnergyCalibration,
+    experts: ExpertEnergies,
+    test: Scores | None,
+    saturated: float = math.inf,
 ) -> CalibrationReport:
     """Judges a calibration.
 
@@ -87,6 +94,7 @@ def make_report(
         calibration: To be judged.
         experts: Of the validation part, which it follows from.
         test: Of expert and perturbed chunks in the test part; None where there is none.
+        saturated: From which energy on the model tells chunks apart no more.
     """
     held = test.experts if test else None
 
@@ -96,6 +104,7 @@ def make_report(
         return TaskThreshold(
             energy=energy,
             own=own,
+            rejects=energy < saturated,
             chunks=len(ours),
             episodes=len(np.unique(ours.episodes)),
             test=reliability(theirs, calibration) if theirs else None,
@@ -148,6 +157,8 @@ def print_report(report: CalibrationReport) -> None:
     by_chunks = sorted(report.tasks.items(), key=lambda task: -task[1].chunks)
     rows = [("all", report.pooled), *by_chunks[:_MAX_TASKS]]
     show("thresholds", _thresholds(rows))
+    for line in _remarks(rows, report.epsilon):
+        console.print(Text(line))
     if report.pooled.test is None:
         console.print("no test part: nothing says how many expert chunks will be rejected")
     else:
@@ -194,6 +205,23 @@ def _thresholds(rows: Sequence[tuple[str, TaskThreshold]]) -> Table:
         energy = f"{one.energy:.4f}" if one.own else "that of all"
         table.add_row(Text(printable(task, 60)), energy, str(one.chunks), str(one.episodes))
     return table
+
+
+def _remarks(rows: Sequence[tuple[str, TaskThreshold]], epsilon: float) -> list[str]:
+    """Thresholds that are not what one would take them for."""
+    least, remarks = least_chunks(epsilon), []
+    for task, one in rows:
+        name = printable(task, 60)
+        if not one.own:
+            remarks.append(
+                f"{name}: {one.chunks} chunks, and an own threshold takes {least}: judged by that "
+                "of all"
+            )
+        if not one.rejects:
+            remarks.append(
+                f"{name}: no chunk is ever rejected, expert chunks have the highest energy there is"
+            )
+    return remarks
 
 
 def _rejections(rows: Sequence[tuple[str, TaskThreshold]]) -> Table:

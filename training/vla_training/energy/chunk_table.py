@@ -45,6 +45,23 @@ class ChunkTable:
         """(A,) standard deviation of each joint."""
         return self.actions.std(axis=0, dtype=np.float64).astype(np.float32)
 
+    def of_another_text(self, text: int, rng: np.random.Generator) -> int | None:
+        """Draws a row with a whole chunk and another text; None where there is none."""
+        rows, starts = self._by_text
+        first, end = starts[text], starts[text + 1]
+        count = len(rows) - (end - first)
+        if not count:
+            return None
+        place = int(rng.integers(count))
+        return int(rows[place if place < first else place + end - first])
+
+    @cached_property
+    def _by_text(self) -> tuple[Rows, Rows]:
+        """Rows that have a whole chunk, text after text, and where each text begins."""
+        whole = np.flatnonzero(self.whole)
+        rows = whole[np.argsort(self.text[whole], kind="stable")]
+        return rows, np.searchsorted(self.text[rows], np.arange(len(self.texts) + 1))
+
     def at(self, rows: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """The chunks that begin in some rows.
 

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
 
 from vla_nodes.models.energy_calibration import QUANTILES, EnergyCalibration, Threshold
+from vla_nodes.models.energy_config import HIGHEST, EnergyConfig
 from vla_training.data.errors import DataError
 
 CONFIDENCE = 0.95
@@ -132,6 +133,25 @@ def calibrate(experts: ExpertEnergies, epsilon: float) -> EnergyCalibration:
         },
         quantiles=tuple(np.quantile(experts.energies, np.linspace(0, 1, QUANTILES)).tolist()),
     )
+
+
+def check_rejects(calibration: EnergyCalibration, config: EnergyConfig) -> None:
+    """Refuses thresholds by which no chunk of any task would ever be rejected.
+
+    Args:
+        calibration: Has them.
+        config: Of the energy model.
+
+    Raises:
+        DataError: All of them are where the model's energies end.
+    """
+    lowest = min(one.energy for one in (calibration.pooled, *calibration.tasks.values()))
+    if lowest >= config.saturated:
+        raise DataError(
+            f"all thresholds would be {lowest:.4f} or more, and no energy of this model is above "
+            f"{HIGHEST:g}: no chunk would ever be rejected; train the model longer, or with "
+            "--no-bounded, or take a larger --epsilon"
+        )
 
 
 def reliability(experts: ExpertEnergies, calibration: EnergyCalibration) -> Reliability:

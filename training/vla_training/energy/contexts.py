@@ -33,8 +33,8 @@ from vla_training.energy.chunk_table import Rows
 from vla_training.energy.energy_source import EnergySource
 from vla_training.energy.frozen_policy import FrozenPolicy
 from vla_training.energy.policy_actions import draw_layers, draw_samples
-from vla_training.recipes.policy_batches import PolicyBatches
-from vla_training.recipes.policy_frames import frame_noise, show
+from vla_training.policy_inputs.policy_batches import PolicyBatches
+from vla_training.policy_inputs.policy_frames import frame_noise, show
 
 HIDDEN, SAMPLES, LAYERS = "hidden states", "chunks", "chunks of fewer layers"
 
@@ -117,8 +117,8 @@ class Contexts:
 
         Raises:
             CheckpointError: The policy gives numbers that are not finite, or cannot be loaded.
-            DataError: The disk has no room, or a picture cannot be read.
-            TrainingError: A text has more tokens than the policy takes.
+            DataError: The disk has no room, a picture cannot be read, or a text has more tokens
+                than the policy takes.
         """
         with self._stores[HIDDEN].sole_access():
             missing = self.missing(rows)

@@ -1,27 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The data that an energy model is trained, calibrated and judged on."""
 
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
-
-import numpy as np
 
 from vla_nodes.models.energy_checkpoint import EnergyCheckpoint, EnergyInterface
 from vla_training.data.errors import DataError
-from vla_training.data.labels.metadata import read_info
-from vla_training.data.loading.episode_split import split_episodes
-from vla_training.data.loading.training_set import TrainingSet, join
-from vla_training.data.schema import OUTCOME, Outcome
-from vla_training.energy.chunk_table import Rows
-from vla_training.energy.contexts import Contexts
 from vla_training.energy.energy_set import EnergySet
 from vla_training.energy.energy_source import EnergySource
-from vla_training.energy.frozen_policy import FrozenPolicy
-from vla_training.recipes.policy_frames import open_frames
-
-Part = Literal["training", "validation", "test"]
-PARTS: tuple[Part, ...] = ("training", "validation", "test")
+from vla_training.energy.split_frames import PARTS, Part, SplitFrames
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,74 +50,64 @@ def open_energy_sets(
     Raises:
         CheckpointError: The policy cannot be used.
         DataError: A dataset cannot be read, or does not fit the policy; the disk has no room;
-            no frame is left in a part.
-        TrainingError: A text has more tokens than the policy takes.
+            no frame is left in a part; a text has more tokens than the policy takes.
     """
-    policy = FrozenPolicy.open(source)
-    opened = [open_frames(policy.checkpoint, root, None, source.stride) for root in source.dataset]
-    frames, normalization = [one for one, _ in opened], opened[0][1]
-    join(frames)  # refuses sets that do not fit each other
-    splits = [
-        split_episodes(read_info(one.root)["total_episodes"], split_seed, shares) for one in frames
-    ]
-    episodes = {
-        "training": [split.train for split in splits],
-        "validation": [split.validation for split in splits],
-        "test": [split.test for split in splits],
-    }
-    chosen = {
-        part: _rows(part, frames, episodes[part], source)
-        for part in PARTS
-        if part in wanted and any(episodes[part])
-    }
-    contexts = [Contexts(policy, one, normalization, source) for one in frames]
-    for number, one in enumerate(contexts):
-        one.fill(policy, np.concatenate([rows[number] for rows in chosen.values()]))
-    sets = {
-        part: EnergySet(contexts, episodes[part], rows, normalization)
-        for part, rows in chosen.items()
-    }
-    schema = frames[0].schema
-    interface = EnergyInterface(
-        policy=policy.digest,
-        action_names=schema.action_names,
-        fps=float(schema.fps),
-        chunk=policy.checkpoint.config.chunk,
-        split_seed=split_seed,
-        shares=shares,
-    )
+    data = SplitFrames.open(source, split_seed, shares)
+    sets = data.sets(source, wanted)
     return EnergySets(
         **{part: sets.get(part) for part in PARTS},
-        interface=interface,
-        state_dim=policy.checkpoint.config.language.width,
-        action_dim=len(schema.action_names),
+        interface=data.interface,
+        state_dim=data.policy.checkpoint.config.language.width,
+        action_dim=len(data.interface.action_names),
     )
 
 
-def open_part(checkpoint: EnergyCheckpoint, source: EnergySource, part: Part) -> EnergySet:
-    """Opens a part of the data, as the training of an energy model has split them.
+def open_as_trained(
+    checkpoints: Sequence[EnergyCheckpoint], source: EnergySource, parts: Collection[Part]
+) -> SplitFrames:
+    """Opens datasets as the training of energy models has split them.
 
     Args:
-        checkpoint: Of the energy model.
+        checkpoints: Of the energy models, all of one split.
         source: Policy and datasets.
-        part: Whose share is not 0.
+        parts: That the models will be held against.
 
     Raises:
         CheckpointError: The policy cannot be used.
-        DataError: The data cannot be used, or are not what the energy model is for.
-        TrainingError: A text has more tokens than the policy takes.
+        DataError: The data cannot be used, or are not what the energy models are for, or a model
+            was trained on episodes of a part that was not for training.
     """
-    told = checkpoint.interface
-    sets = open_energy_sets(source, told.split_seed, told.shares, (part,))
-    check_same_interface(sets.interface, "the policy with these datasets", checkpoint)
-    frames: EnergySet = getattr(sets, part)
-    return frames
+    told = checkpoints[0].interface
+    data = SplitFrames.open(source, told.split_seed, told.shares)
+    held = data.known([part for part in parts if part != "training"])
+    for one in checkpoints:
+        check_same_interface(data.interface, "the policy with these datasets", one)
+        _check_unknown(one, held)
+    return data
+
+
+def _check_unknown(checkpoint: EnergyCheckpoint, held: Sequence[str]) -> None:
+    """Checks that an energy model was trained on none of some recordings, given by digests."""
+    trained = set(checkpoint.interface.episodes)
+    if known := sum(one in trained for one in held):
+        raise DataError(
+            f"{checkpoint.folder} was trained on {known} of the {len(held)} episodes that it is "
+            "to be held against, or on copies of them, and energies of those say nothing of new "
+            "ones; expected the datasets of its training, as they were then, or others that it "
+            "has not seen"
+        )
+    if held and not trained:
+        print(
+            f"{checkpoint.folder} does not say which episodes it was trained on: with other "
+            "datasets than those of its training, it may be held against some of them",
+            file=sys.stderr,
+        )
 
 
 def check_same_interface(
     interface: EnergyInterface, whose: str, checkpoint: EnergyCheckpoint
 ) -> None:
-    """Checks that something is for what an energy model is for.
+    """Checks that something is for what an energy model is for, whatever it was trained on.
 
     Args:
         interface: Of that something.
@@ -141,32 +119,8 @@ def check_same_interface(
     """
     expected, found = asdict(checkpoint.interface), asdict(interface)
     for name, value in expected.items():
-        if found[name] != value:
+        if name != "episodes" and found[name] != value:
             raise DataError(
                 f"{whose} has {name} {found[name]!s:.100}, expected {value!s:.100}, as "
                 f"{checkpoint.folder} has"
             )
-
-
-def _rows(
-    part: Part,
-    frames: list[TrainingSet],
-    episodes: list[tuple[int, ...]],
-    source: EnergySource,
-) -> list[Rows]:
-    """Of each dataset the rows that make items: their whole chunk was recorded."""
-    rows = []
-    for one, ours in zip(frames, episodes, strict=True):
-        table, row = one.table, one.rows
-        take = np.isin(table.episode[row], ours) & (table.end[row] - row >= one.chunk)
-        if not source.failures:
-            take &= table.labels[OUTCOME][row] != Outcome.FAILURE
-        rows.append(row[take])
-    if not any(map(len, rows)):
-        failed = "" if source.failures else " and did not fail"
-        raise DataError(
-            f"no frame of the {part} episodes {sum(episodes, ())!s:.100} of "
-            f"{', '.join(str(one.root) for one in frames):.200} has all {frames[0].chunk} actions "
-            f"of its chunk{failed}"
-        )
-    return rows

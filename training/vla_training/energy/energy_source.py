@@ -5,10 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from vla_training.data.errors import DataError
-
 
 @dataclass(frozen=True)
 class EnergySource:
@@ -41,23 +37,3 @@ class EnergySource:
     device: str | None = None
     bf16: bool = False
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Checks what can be checked without reading anything.
-
-        Raises:
-            DataError: A number is out of bounds, there is no dataset, or no such device.
-        """
-        for name, least in (
-            ("stride", 1),
-            ("samples", 0),
-            ("batch_size", 1),
-            ("workers", 0),
-            ("seed", 0),
-        ):
-            if getattr(self, name) < least:
-                raise DataError(f"{name} is {getattr(self, name)}, expected at least {least}")
-        if not self.dataset:
-            raise DataError("there is no dataset, expected one at least")
-        if (self.device or "").startswith("cuda") and not torch.cuda.is_available():
-            raise DataError(f"device is {self.device}, but PyTorch finds no such device here")

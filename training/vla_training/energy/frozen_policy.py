@@ -10,6 +10,7 @@ from vla_nodes.models.checkpoint import Checkpoint, load_model, read_checkpoint
 from vla_nodes.models.energy_checkpoint import policy_digest
 from vla_nodes.models.pi05 import Pi05
 from vla_training.energy.energy_source import EnergySource
+from vla_training.options import chosen_device
 
 
 @dataclass(eq=False)
@@ -34,10 +35,11 @@ class FrozenPolicy:
 
         Raises:
             CheckpointError: It cannot be used.
+            DataError: There is no such device.
         """
         checkpoint = read_checkpoint(source.policy)
         dtype = torch.bfloat16 if source.bf16 else torch.float32
-        device = source.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = chosen_device(source.device)
         return cls(checkpoint, policy_digest(checkpoint.folder), dtype, device)
 
     @cached_property

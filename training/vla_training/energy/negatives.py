@@ -109,11 +109,7 @@ def _other_texts(
 ) -> list[int | None]:
     """Rows with another text, where there are such."""
     texts = table.text[rows]
-    others = {text: np.flatnonzero(table.whole & (table.text != text)) for text in np.unique(texts)}
-    return [
-        int(rng.choice(others[text])) if len(others[text]) else None
-        for text, rng in zip(texts, rngs, strict=True)
-    ]
+    return [table.of_another_text(text, rng) for text, rng in zip(texts, rngs, strict=True)]
 
 
 def _exchanged(chunk: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -9,7 +9,8 @@ wrong, and the fewer the layers the more so.
 import torch
 from torch import Tensor
 
-from vla_nodes.models.pi05 import KeysAndValues, Pi05
+from vla_nodes.models.pi05 import Pi05
+from vla_nodes.models.pi05_network import KeysAndValues
 
 
 def draw_samples(model: Pi05, prefix: KeysAndValues, there: Tensor, noise: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from vla_training.evaluation.energy_separation import ScoredFrames, Separation, 
 NOISES = (0.5, 1.0, 3.0)
 """Standard deviations of noise, in those of each joint."""
 
-_SAMPLES = "drawn"  # all samples, whether they count as negatives or not
+_DRAWN = "drawn"  # all samples, whether they count as negatives or not
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,24 +108,23 @@ def evaluate_energy(
         DataError: Something in the contexts or on the way is not finite.
     """
     begin = time.perf_counter()
-    kinds = negative_chunks(frames, samples, layers, far, seed)
+    kinds = negative_chunks(frames, layers, far, seed)
     scores: dict[str, Scores] = {}
+    scored: dict[str, ScoredFrames] = {}
     errors = None
     for judge in judges:
-        drawn = _Drawn()
+        drawn = _Drawn(frames, far)
         asked: dict[str, Chunks] = {EXPERT: expert_chunks, **kinds}
         if samples:
-            asked[_SAMPLES] = drawn
+            asked[_DRAWN] = drawn
         model = load_energy_model(judge.checkpoint, device)
         scores[judge.name] = one = score(model, frames, asked, device, batch_size)
-        errors = drawn.errors(one.episodes) if samples else None
+        negatives = {kind: one.energies[kind] for kind in kinds}
+        if samples:
+            errors = drawn.errors(one.episodes)
+            negatives["samples"] = np.where(drawn.far, one.energies[_DRAWN], np.nan)
+        scored[judge.name] = ScoredFrames(one.episodes, one.energies[EXPERT][:, 0], negatives)
     seconds = time.perf_counter() - begin
-    scored = {
-        name: ScoredFrames(
-            one.episodes, one.energies[EXPERT][:, 0], {kind: one.energies[kind] for kind in kinds}
-        )
-        for name, one in scores.items()
-    }
     tasks = one.tasks
     of_task = {task: tasks == task for task in dict.fromkeys(tasks)}
     return EnergyResults(
@@ -142,16 +141,13 @@ def evaluate_energy(
     )
 
 
-def negative_chunks(
-    frames: EnergySet, samples: bool, layers: bool, far: float, seed: int
-) -> dict[str, Chunks]:
-    """What makes the negatives of each kind, by name; arguments as of ``evaluate_energy``."""
+def negative_chunks(frames: EnergySet, layers: bool, far: float, seed: int) -> dict[str, Chunks]:
+    """What makes the negatives of each kind but samples; arguments as of ``evaluate_energy``."""
     kinds: list[tuple[str, Kind, NegativeSettings]] = [
         (f"noise {noise:g}", "noise", NegativeSettings(noise=noise)) for noise in NOISES
     ]
     others: list[Kind] = ["shift", "reversed", "joints", "other-task"]
     others += ["layers"] if layers else []
-    others += ["samples"] if samples else []
     kinds += [(kind, kind, NegativeSettings(far=far)) for kind in others]
     return {
         name: perturbed_chunks(kind, frames.chunks, settings, seed)
@@ -160,20 +156,27 @@ def negative_chunks(
 
 
 class _Drawn:
-    """All samples of the policy, whose errors it keeps on the way."""
+    """All samples of the policy; on the way it keeps their errors, and which are negatives."""
 
-    def __init__(self) -> None:
+    def __init__(self, frames: EnergySet, far: float) -> None:
+        self._negatives = perturbed_chunks("samples", frames.chunks, NegativeSettings(far=far))
+        self._far: list[npt.NDArray[np.bool_]] = []
         self._each: list[npt.NDArray[np.float64]] = []
         self._mean: list[npt.NDArray[np.float64]] = []
 
     def __call__(self, batch: EnergyBatch) -> Made:
         """Of B frames, (B, M, T, A), and that all are there."""
-        assert batch.samples is not None
-        samples = batch.samples.numpy()
+        samples, far = self._negatives(batch)
+        self._far.append(far)
         errors = SampleErrors.of(samples, batch.actions.numpy(), batch.rows)
         self._each.append(errors.each)
         self._mean.append(errors.mean)
-        return samples, np.ones(samples.shape[:2], bool)
+        return samples, np.ones_like(far)
+
+    @property
+    def far(self) -> npt.NDArray[np.bool_]:
+        """(N, M) which samples are far enough from the expert's chunk to be negatives."""
+        return np.concatenate(self._far)
 
     def errors(self, episode: npt.NDArray[np.int64]) -> SampleErrors:
         """Of all frames, which are of these episodes, (N,)."""
@@ -186,7 +189,7 @@ def _sample_results(
     units: npt.NDArray[np.float64],
     seed: int,
 ) -> SampleResults:
-    energies = {name: one.energies[_SAMPLES].astype(np.float64) for name, one in scores.items()}
+    energies = {name: one.energies[_DRAWN].astype(np.float64) for name, one in scores.items()}
     return SampleResults(
         chosen={name: choices(errors, one, units, seed) for name, one in energies.items()},
         best=choices(errors, None, units, seed),

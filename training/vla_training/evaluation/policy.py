@@ -6,13 +6,13 @@ from dataclasses import asdict
 import torch
 
 from vla_nodes.models.checkpoint import load_model, read_checkpoint
-from vla_training.data.errors import DataError
 from vla_training.data.labels.metadata import read_info
 from vla_training.evaluation.chosen_episodes import chosen_episodes
 from vla_training.evaluation.policy_arguments import PolicyArguments
 from vla_training.evaluation.policy_evaluation import evaluate_policy, open_recording
 from vla_training.evaluation.policy_report import as_json, write_report
 from vla_training.evaluation.policy_tables import print_report
+from vla_training.options import chosen_device
 
 
 def evaluate(arguments: PolicyArguments) -> None:
@@ -20,12 +20,10 @@ def evaluate(arguments: PolicyArguments) -> None:
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
-        DataError: The dataset cannot be used, or does not fit, or a file cannot be written.
-        TrainingError: A text has more tokens than the model takes.
+        DataError: The dataset cannot be used, or does not fit, or a text has more tokens than the
+            model takes, or a file cannot be written.
     """
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DataError("--device is cuda, but PyTorch finds no such device here")
+    device = chosen_device(arguments.device)
     checkpoint = read_checkpoint(arguments.checkpoint)
     count = read_info(arguments.dataset.resolve())["total_episodes"]
     episodes = chosen_episodes(arguments.episodes, count, checkpoint.folder)

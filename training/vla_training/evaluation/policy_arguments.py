@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vla_training.data.errors import DataError
+from vla_training.options import check_least
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,4 @@ class PolicyArguments:
         Raises:
             DataError: A number is too small.
         """
-        least = {"stride": 1, "samples": 1, "seed": 0, "batch_size": 1, "workers": 0}
-        for name, number in least.items():
-            if getattr(self, name) < number:
-                option = name.replace("_", "-")
-                raise DataError(f"--{option} is {getattr(self, name)}, expected at least {number}")
+        check_least(self, {"stride": 1, "samples": 1, "seed": 0, "batch_size": 1, "workers": 0})

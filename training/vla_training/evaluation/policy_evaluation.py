@@ -34,8 +34,8 @@ from vla_training.evaluation.action_errors import (
 )
 from vla_training.evaluation.planning import Seen, choose_subtasks, write_subtasks
 from vla_training.evaluation.subtask_scores import Planned
-from vla_training.recipes.policy_batches import PolicyBatches
-from vla_training.recipes.policy_frames import frame_noise, open_frames, show
+from vla_training.policy_inputs.policy_batches import PolicyBatches
+from vla_training.policy_inputs.policy_frames import frame_noise, open_frames, show
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,8 +164,7 @@ def evaluate_policy(
 
     Raises:
         CheckpointError: It gives actions that are not finite.
-        DataError: A picture cannot be read.
-        TrainingError: A text has more tokens than the model takes.
+        DataError: A picture cannot be read, or a text has more tokens than the model takes.
     """
     batches = PolicyBatches(
         config=checkpoint.config,

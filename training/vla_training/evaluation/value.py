@@ -17,6 +17,7 @@ from vla_training.evaluation.value_evaluation import (
 from vla_training.evaluation.value_predictions import predict_values
 from vla_training.evaluation.value_report import as_json, write_report
 from vla_training.evaluation.value_tables import print_report
+from vla_training.options import chosen_device
 from vla_training.recipes.settings_file import SETTINGS, read_settings
 
 
@@ -28,9 +29,7 @@ def evaluate(arguments: ValueArguments) -> None:
         DataError: The dataset cannot be used, or does not fit, or a file cannot be written.
         TrainingError: The settings beside the checkpoint cannot be read.
     """
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DataError("--device is cuda, but PyTorch finds no such device here")
+    device = chosen_device(arguments.device)
     checkpoint = read_value_checkpoint(arguments.checkpoint)
     dataset = open_labelled(checkpoint, arguments.dataset)
     if dataset.fault:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the evaluation and the plots of a value function are told."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from vla_training.data.errors import DataError
+from vla_training.options import check_least
 
 MAX_PICTURES = 24
 """In a row; more would be too small to see anything."""
@@ -49,7 +49,7 @@ class ValueArguments:
         Raises:
             DataError: A number is too small.
         """
-        _check(self, {"stride": 1, "batch_size": 1, "workers": 0})
+        check_least(self, {"stride": 1, "batch_size": 1, "workers": 0})
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,6 @@ class ValuePlotArguments:
         Raises:
             DataError: A number is too small or too large.
         """
-        _check(self, {"stride": 1, "pictures": 1, "batch_size": 1, "workers": 0})
+        check_least(self, {"stride": 1, "pictures": 1, "batch_size": 1, "workers": 0})
         if self.pictures > MAX_PICTURES:
             raise DataError(f"--pictures is {self.pictures}, expected at most {MAX_PICTURES}")
-
-
-def _check(arguments: object, least: Mapping[str, int]) -> None:
-    for name, number in least.items():
-        if (told := getattr(arguments, name)) < number:
-            option = name.replace("_", "-")
-            raise DataError(f"--{option} is {told}, expected at least {number}")

@@ -3,7 +3,6 @@
 
 import sys
 
-import torch
 from tqdm import tqdm
 
 from vla_nodes.models.value_checkpoint import read_value_checkpoint
@@ -19,6 +18,7 @@ from vla_training.evaluation.value_evaluation import (
 from vla_training.evaluation.value_pages import plot_episode, plot_overview
 from vla_training.evaluation.value_predictions import predict_values
 from vla_training.evaluation.value_video import write_video
+from vla_training.options import chosen_device
 
 
 def draw(arguments: ValuePlotArguments) -> None:
@@ -29,8 +29,7 @@ def draw(arguments: ValuePlotArguments) -> None:
         DataError: The dataset cannot be used or does not fit, or a file cannot be written.
         TrainingError: The settings beside the checkpoint cannot be read.
     """
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise DataError("--device is cuda, but PyTorch finds no such device here")
+    device = chosen_device(arguments.device)
     checkpoint = read_value_checkpoint(arguments.checkpoint)
     cameras = trained_interface(checkpoint).cameras
     camera = arguments.camera or cameras[0]
@@ -46,7 +45,7 @@ def draw(arguments: ValuePlotArguments) -> None:
         stride=arguments.stride,
         batch_size=arguments.batch_size,
         workers=arguments.workers,
-        device=arguments.device,
+        device=device,
         cache=arguments.cache,
     )
     if dataset.fault:

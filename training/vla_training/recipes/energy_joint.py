@@ -24,7 +24,9 @@ from vla_nodes.models.pi05 import Pi05
 from vla_nodes.models.pi05_batch import Pi05Batch, Pi05Output
 from vla_nodes.models.robot_interface import RobotInterface
 from vla_training.data.loading.collation import Batch
+from vla_training.data.loading.frame_table import FrameTable
 from vla_training.data.schema import Outcome
+from vla_training.energy.known_episodes import known_episodes
 from vla_training.recipes.energy_objective import (
     LOSS,
     EnergyInputs,
@@ -108,13 +110,16 @@ class JointObjective:
         return {**self._policy.sums(output, weight), **energy}
 
 
-def with_energy(job: Job, settings: PolicySettings, robot: RobotInterface) -> Job:
+def with_energy(
+    job: Job, settings: PolicySettings, robot: RobotInterface, tables: Sequence[FrameTable]
+) -> Job:
     """The training of a policy, with that of a new energy model beside it.
 
     Args:
         job: Of the policy.
         settings: Its own.
         robot: That it is trained for.
+        tables: Of each dataset, all frames of its training episodes.
 
     Returns:
         A training whose export writes the folder ``energy``, too.
@@ -127,6 +132,7 @@ def with_energy(job: Job, settings: PolicySettings, robot: RobotInterface) -> Jo
     torch.manual_seed(settings.loop.seed)
     width, names, fps = policy.config.language.width, robot.action_names, robot.fps
     energy = EnergyModel(EnergyConfig(width, len(names)))
+    episodes = known_episodes((table, np.unique(table.episode)) for table in tables)
 
     def export() -> None:
         job.export()
@@ -137,6 +143,7 @@ def with_energy(job: Job, settings: PolicySettings, robot: RobotInterface) -> Jo
             chunk=policy.config.chunk,
             split_seed=settings.data.split_seed,
             shares=settings.data.shares,
+            episodes=episodes,
         )
         write_energy_checkpoint(settings.out / ENERGY, energy, energy.config, interface)
 

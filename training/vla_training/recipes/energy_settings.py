@@ -9,14 +9,15 @@ import tyro
 
 from vla_nodes.models.energy_config import EnergyConfig, Form, Pooling
 from vla_training.energy.negative_settings import Kind, NegativeSettings
+from vla_training.recipes.data_settings import EpisodeSettings
 from vla_training.recipes.errors import TrainingError
 from vla_training.recipes.loop_settings import LoopSettings
 
 Loss = Literal["swap", "swap-both", "explicit", "hinge"]
 
 
-@dataclass(frozen=True)
-class EnergyDataSettings:
+@dataclass(frozen=True, kw_only=True)
+class EnergyDataSettings(EpisodeSettings):
     """Whose hidden states an energy model reads, and which data it learns from.
 
     Attributes:
@@ -24,21 +25,13 @@ class EnergyDataSettings:
         dataset: Folders of LeRobot v3 datasets of the policy's robot.
         contexts: Folder for what the policy makes of the frames, which is computed once and kept;
             ``contexts`` beside the checkpoint where none is given.
-        stride: Learn from every such frame of an episode only.
         failures: Take the chunks of episodes that failed for good ones, too.
-        split_seed: Of the split by episode into training, validation and test.
         validation: Share of the episodes that chooses the checkpoint, and calibrates it later.
-        test: Share of the episodes that is kept for evaluation.
     """
 
     policy: Path
-    dataset: tuple[Path, ...]
     contexts: Path | None = None
-    stride: int = 1
     failures: bool = False
-    split_seed: int = 0
-    validation: float = 0.1
-    test: float = 0.1
 
     def __post_init__(self) -> None:
         """Refuses what makes no sense.
@@ -46,21 +39,9 @@ class EnergyDataSettings:
         Raises:
             TrainingError: There is no dataset, or a number is out of its range.
         """
-        if not self.dataset:
-            raise TrainingError("no dataset is given, expected --dataset FOLDER")
-        if self.stride < 1:
-            raise TrainingError(f"stride is {self.stride}, expected at least 1")
-        for name in ("validation", "test"):
-            if not 0.0 < getattr(self, name) < 1.0:
-                raise TrainingError(
-                    f"{name} is {getattr(self, name)}, expected a share between 0 and 1"
-                )
+        super().__post_init__()
+        self.check_parts()
         check_split_seed(self.split_seed)
-
-    @property
-    def shares(self) -> tuple[float, float, float]:
-        """Of training, validation and test."""
-        return (1.0 - self.validation - self.test, self.validation, self.test)
 
 
 @dataclass(frozen=True)

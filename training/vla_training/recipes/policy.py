@@ -6,10 +6,10 @@ from dataclasses import replace
 from vla_nodes.models.checkpoint import RobotInterface, write_checkpoint
 from vla_nodes.models.normalization import NORMALIZATION, Normalization
 from vla_training.data.loading.augmentation import Augmentation
+from vla_training.policy_inputs.policy_batches import PolicyBatches
 from vla_training.recipes.energy_joint import with_energy
 from vla_training.recipes.job import Job
 from vla_training.recipes.lora import merged_weights
-from vla_training.recipes.policy_batches import PolicyBatches
 from vla_training.recipes.policy_data import PolicyData, read_data
 from vla_training.recipes.policy_model import (
     FAST,
@@ -68,7 +68,7 @@ def train_policy(settings: PolicySettings) -> str:
         identity=digests(beginning, data.normalization, robot),
     )
     if settings.energy.energy:
-        job = with_energy(job, settings, robot)
+        job = with_energy(job, settings, robot, data.tables)
     ended = train(job, settings.loop, out, resume=settings.resume)
     if ended.interrupted:
         raise KeyboardInterrupt(stopped(out, ended, settings.loop))

@@ -15,6 +15,7 @@ from vla_training.data.labels.frame_labels import POSITIVE, WEIGHT
 from vla_training.data.labels.metadata import read_info
 from vla_training.data.loading.episode_split import split_episodes
 from vla_training.data.loading.frame_scaling import frame_scaling
+from vla_training.data.loading.frame_table import FrameTable
 from vla_training.data.loading.training_set import Item, TrainingSet, join
 from vla_training.data.schema import SUBTASK
 from vla_training.recipes.errors import TrainingError
@@ -30,12 +31,14 @@ class PolicyData:
         validation: Items to validate on; None for none.
         robot: What there is to see and move. Its subtasks are those of the training episodes.
         normalization: Of states and actions.
+        tables: Of each dataset, all frames of its training episodes.
     """
 
     training: Dataset[Item]
     validation: Dataset[Item] | None
     robot: RobotInterface
     normalization: Normalization
+    tables: Sequence[FrameTable]
 
 
 def read_data(settings: DataSettings, config: Pi05Config, *, subtasks: bool) -> PolicyData:
@@ -97,4 +100,5 @@ def read_data(settings: DataSettings, config: Pi05Config, *, subtasks: bool) -> 
         validation=join(validation) if validation else None,
         robot=robot,
         normalization=frame_scaling(tables, schema, settings.normalization),
+        tables=tables,
     )

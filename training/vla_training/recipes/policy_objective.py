@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from vla_nodes.models.pi05_batch import ActionTarget, Pi05Batch, Pi05Output
 from vla_training.data.loading.collation import Batch
+from vla_training.policy_inputs.policy_batches import FlowDraws, PolicyBatches
 from vla_training.recipes.job import Prepared
-from vla_training.recipes.policy_batches import FlowDraws, PolicyBatches
 from vla_training.recipes.policy_settings import PolicySettings
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from vla_nodes.models.scaling import Mode as Scaled
+from vla_training.recipes.data_settings import EpisodeSettings
 from vla_training.recipes.energy_settings import JointEnergySettings, check_split_seed
 from vla_training.recipes.errors import TrainingError
 from vla_training.recipes.loop_settings import LoopSettings
@@ -16,15 +17,12 @@ Mode = Literal["joint", "planner", "planner-fast", "expert"]
 Size = Literal["full", "medium", "small", "tiny"]
 
 
-@dataclass(frozen=True)
-class DataSettings:
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(EpisodeSettings):
     """Which data a policy learns from.
 
     Attributes:
-        dataset: Folders of LeRobot v3 datasets of one robot.
         cameras: Names, in the order the model gets them; all of the datasets where none is given.
-        stride: Learn from every such frame only.
-        split_seed: Of the split by episode into training, validation and test.
         validation: Share of the episodes that validation looks at; 0 for none.
         test: Share of the episodes that is kept for evaluation; 0 for none.
         normalization: By which statistics states and actions are scaled.
@@ -32,31 +30,10 @@ class DataSettings:
         weigh: Count the actions of each frame by the column weight, that vla-label --beta makes.
     """
 
-    dataset: tuple[Path, ...]
     cameras: tuple[str, ...] = ()
-    stride: int = 1
-    split_seed: int = 0
-    validation: float = 0.1
-    test: float = 0.1
     normalization: Scaled = "quantile"
     augment: bool = True
     weigh: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuses what makes no sense.
-
-        Raises:
-            TrainingError: There is no dataset, or a stride of 0.
-        """
-        if not self.dataset:
-            raise TrainingError("no dataset is given, expected --dataset FOLDER")
-        if self.stride < 1:
-            raise TrainingError(f"stride is {self.stride}, expected at least 1")
-
-    @property
-    def shares(self) -> tuple[float, float, float]:
-        """Of training, validation and test."""
-        return (1.0 - self.validation - self.test, self.validation, self.test)
 
 
 @dataclass(frozen=True)

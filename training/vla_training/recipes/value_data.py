@@ -63,7 +63,7 @@ def read_value_data(settings: ValueDataSettings) -> ValueData:
         DataError: They cannot be read, have no labels, do not fit each other, or have too few
             episodes to be split.
     """
-    shares = (1.0 - settings.validation - settings.test, settings.validation, settings.test)
+    shares = settings.shares
     labels = _labels(settings.dataset)
     training: list[TrainingSet] = []
     validation: list[TrainingSet] = []

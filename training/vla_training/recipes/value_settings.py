@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from vla_nodes.models.value_config import Arch
+from vla_training.recipes.data_settings import EpisodeSettings
 from vla_training.recipes.errors import TrainingError
 from vla_training.recipes.loop_settings import LoopSettings
 
@@ -16,17 +17,13 @@ Stage = Literal["value", "both"]
 Targets = Literal["two-hot", "nearest"]
 
 
-@dataclass(frozen=True)
-class ValueDataSettings:
+@dataclass(frozen=True, kw_only=True)
+class ValueDataSettings(EpisodeSettings):
     """Which data a value function learns from.
 
     Attributes:
         dataset: Folders of LeRobot v3 datasets, labelled by vla-label alike.
         cameras: Names, in the order the model gets them; all of the datasets where none is given.
-        stride: Learn from every such frame only.
-        split_seed: Of the split by episode into training, validation and test.
-        validation: Share of the episodes that chooses the checkpoint.
-        test: Share of the episodes that is kept for evaluation.
         subtasks: Share of the items, of those that have both, whose text and return are the
             subtask's instead of the task's.
         augment: Change crop, turn and colours of pictures anew whenever they are drawn.
@@ -34,12 +31,7 @@ class ValueDataSettings:
             not run in every epoch; augmentation is then off.
     """
 
-    dataset: tuple[Path, ...]
     cameras: tuple[str, ...] = ()
-    stride: int = 1
-    split_seed: int = 0
-    validation: float = 0.1
-    test: float = 0.1
     subtasks: float = 0.25
     augment: bool = True
     features: Path | None = None
@@ -50,15 +42,8 @@ class ValueDataSettings:
         Raises:
             TrainingError: There is no dataset, or a number is out of its range.
         """
-        if not self.dataset:
-            raise TrainingError("no dataset is given, expected --dataset FOLDER")
-        if self.stride < 1:
-            raise TrainingError(f"stride is {self.stride}, expected at least 1")
-        for name in ("validation", "test"):
-            if not 0.0 < getattr(self, name) < 1.0:
-                raise TrainingError(
-                    f"{name} is {getattr(self, name)}, expected a share between 0 and 1"
-                )
+        super().__post_init__()
+        self.check_parts()
         if not 0.0 <= self.subtasks <= 1.0:
             raise TrainingError(f"subtasks is {self.subtasks}, expected a share from 0 to 1")
 

@@ -130,17 +130,16 @@ def _predicted(root: Path, episodes: list[int], prediction: Prediction) -> Itera
 
     from vla_nodes.models.value_checkpoint import read_value_checkpoint
     from vla_training.evaluation.value_predictions import predict_episodes
+    from vla_training.options import chosen_device
 
     assert prediction.value_checkpoint is not None
-    if prediction.device == "cuda" and not torch.cuda.is_available():
-        raise DataError("--device is cuda, but PyTorch finds no such device here")
     yield from predict_episodes(
         read_value_checkpoint(prediction.value_checkpoint),
         root,
         episodes,
         batch_size=prediction.batch_size,
         workers=prediction.workers,
-        device=prediction.device,
+        device=chosen_device(prediction.device),
         cache=prediction.cache,
         dtype=torch.bfloat16 if prediction.bf16 else torch.float32,
     )

@@ -17,9 +17,9 @@ from vla_nodes.models.pi05_config import Pi05Config
 from vla_nodes.models.pictures import fit_pictures
 from vla_nodes.models.prompts import actor_prompt, planner_prompt, state_bins
 from vla_nodes.models.tokenizer import Tokenizer
+from vla_training.data.errors import DataError
 from vla_training.data.labels.frame_labels import UNLABELLED
 from vla_training.data.loading.collation import Batch
-from vla_training.recipes.errors import TrainingError
 from vla_training.tokens.fast import FastTokenizer
 from vla_training.tokens.planner_target import fast_ids, planner_target
 
@@ -76,7 +76,7 @@ class PolicyBatches:
             device: For all that is made.
 
         Raises:
-            TrainingError: A text has more tokens than the model takes.
+            DataError: A text has more tokens than the model takes.
         """
         bins = self._bins(batch)
         parts: dict[str, Tokens | ActionTarget] = {}
@@ -178,7 +178,7 @@ def _padded(values: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float
 
 def _check_length(what: str, text: str, count: int, limit: int) -> None:
     if count > limit:
-        raise TrainingError(
+        raise DataError(
             f"the {what} {text[:60]!r}... has {count} tokens, expected at most {limit}; shorten "
             f"it, or take a model with a larger max_{what}_tokens"
         )

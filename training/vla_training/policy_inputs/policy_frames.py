@@ -18,7 +18,7 @@ from vla_training.data.errors import DataError
 from vla_training.data.labels.frame_labels import UNLABELLED
 from vla_training.data.loading.collation import Batch
 from vla_training.data.loading.training_set import TrainingSet
-from vla_training.recipes.policy_batches import PolicyBatches
+from vla_training.policy_inputs.policy_batches import PolicyBatches
 
 
 def open_frames(
@@ -67,7 +67,7 @@ def show(
         device: Of the policy.
 
     Raises:
-        TrainingError: A text has more tokens than the model takes.
+        DataError: A text has more tokens than the model takes.
     """
     wanted = 1 if checkpoint.robot and checkpoint.robot.advantage else UNLABELLED
     told = replace(batch, positive=torch.full_like(batch.positive, wanted))
