@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Share:
 
 @dataclass(frozen=True, eq=False)
 class FaultRun:
-    """One task.
+    """One task, or several.
 
     Attributes:
         lines: Of the log of ``faulty_policy``.
@@ -70,13 +70,32 @@ class FaultRun:
         seconds = (lines[-1]["stamp"] - lines[0]["stamp"]) * 1e-9
         return cls(lines, commands, dt, ended, seconds)
 
+    @classmethod
+    def joined(cls, runs: Sequence["FaultRun"]) -> "FaultRun":
+        """Several tasks, as if each had begun when the one before ended."""
+        lines, commands, begin = [], [], 0.0
+        for run in runs:
+            first, last = (run.lines[i]["stamp"] * 1e-9 for i in (0, -1))
+            shift = begin - first
+            lines += [{**line, "stamp": line["stamp"] + round(shift * 1e9)} for line in run.lines]
+            commands += [
+                replace(command, stamped=command.stamped + shift)
+                for command in run.commands
+                if first <= command.stamped <= last
+            ]
+            begin += run.seconds
+        ended = ", ".join(run.ended for run in runs)
+        return cls(lines, commands, runs[0].dt, ended, begin)
+
     def stopped(self, *faults: str) -> Share:
-        """Chunks with such faults, "" for none, whose energy was above the threshold."""
+        """Chunks with such faults, "" for none, whose energy was above the threshold.
+
+        Of each observation the first that was drawn: others follow only where it was rejected.
+        """
         energies = [
-            drawn["energy"] > line["threshold"]
+            line["drawn"][0]["energy"] > line["threshold"]
             for line in self.lines
-            for drawn in line["drawn"]
-            if drawn["fault"] in faults
+            if line["drawn"][0]["fault"] in faults
         ]
         return Share(sum(energies), len(energies))
 

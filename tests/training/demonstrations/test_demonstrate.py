@@ -110,6 +110,7 @@ def test_pictures_show_the_arm_as_it_is_when_the_state_is_measured() -> None:
         used.close()
 
 
+@pytest.mark.timeout(300)  # the processes that it starts load PyTorch
 def test_two_processes_make_the_same_dataset_and_more_episodes_change_none(
     dataset: Path, tmp_path: Path
 ) -> None:
