@@ -136,7 +136,7 @@ def test_the_check_stops_what_makes_no_sense_and_little_else(
                 assert result.outcome in OUTCOMES, result.message  # it began
                 client.check_limits(contract)
             run = FaultRun.read(log, client.commands, contract.dt, OUTCOMES[result.outcome])
-            print(f"{name}, table {seed}: {run}")
+            print(f"{name}, table {seed}: {result.message}; {run}")
             runs.append(run)
         run = FaultRun.joined(runs)
         print(f"{name}: {run}")
@@ -149,7 +149,7 @@ def test_the_check_stops_what_makes_no_sense_and_little_else(
     assert checked.stopped("noise", "motion").value > 0.8
     assert checked.followed().value < 0.25 * unchecked.followed().value
     assert np.percentile(checked.strayed()[1], 99) < np.percentile(unchecked.strayed()[1], 99)
-    assert "aborted" not in checked.ended  # by a trip
+    assert "aborted" not in checked.ended
     if good == "expert":
         # A good chunk that is stopped where the arm stands can stay so.
         assert clean.ended.count("success") >= len(TABLES) - 1
