@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``vla-watch`` shows what the topics say, to people and to a viewer."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -27,7 +26,6 @@ from vla_nodes.nodes.stamps import time_message
 from vla_nodes.nodes.watch import Watch, WatchOptions
 from vla_nodes.observation.codecs import fill_image
 
-DOMAIN = 1 + (os.getpid() * 17 + 5) % 100
 SECOND = 1_000_000_000
 PROFILES = {
     Task: (topics.TASK, qos.NEWEST),
@@ -58,7 +56,7 @@ class Graph:
 
     def __init__(self, viewer: Viewer | None, camera: str) -> None:
         self.context = Context()
-        rclpy.init(context=self.context, domain_id=DOMAIN)
+        rclpy.init(context=self.context)
         self.node = rclpy.create_node("speaker", context=self.context)
         self.watcher = rclpy.create_node("watch", context=self.context)
         self.watch = Watch(self.watcher, viewer, camera)
@@ -197,7 +195,6 @@ def test_it_prints_lines_and_ends_cleanly_on_ctrl_c(make_graph: Callable[..., Gr
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "ROS_DOMAIN_ID": str(DOMAIN)},
     )
     assert process.stdout is not None
     lines: list[str] = []

@@ -37,7 +37,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(run):
     """What the training of a model writes down: digests of its episodes."""
-    return SplitFrames.open(source(run, run / "contexts"), SEED, SHARES).interface.episodes
+    return SplitFrames.open(source(run, run / "contexts"), SEED, SHARES).known(["training"])
 
 
 @pytest.fixture

@@ -28,8 +28,6 @@ class CalibrationArguments(FramesArguments):
 
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     epsilon: float = 0.05
-    samples: int = 0
-    layers: bool = False
 
     def __post_init__(self) -> None:
         """Refuses what makes no sense.

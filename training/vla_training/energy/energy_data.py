@@ -3,7 +3,7 @@
 
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from vla_nodes.models.energy_checkpoint import EnergyCheckpoint, EnergyInterface
 from vla_training.data.errors import DataError
@@ -54,11 +54,12 @@ def open_energy_sets(
     """
     data = SplitFrames.open(source, split_seed, shares)
     sets = data.sets(source, wanted)
+    interface = replace(data.interface, episodes=data.known(["training"]))
     return EnergySets(
         **{part: sets.get(part) for part in PARTS},
-        interface=data.interface,
+        interface=interface,
         state_dim=data.policy.checkpoint.config.language.width,
-        action_dim=len(data.interface.action_names),
+        action_dim=len(interface.action_names),
     )
 
 

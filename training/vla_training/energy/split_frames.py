@@ -3,7 +3,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -79,9 +78,9 @@ class SplitFrames:
         }
         return cls(policy, frames, opened[0][1], split_seed, shares, episodes)
 
-    @cached_property
+    @property
     def interface(self) -> EnergyInterface:
-        """What an energy model of these data is for."""
+        """What an energy model of these data is for; not yet which episodes it is trained on."""
         schema = self.frames[0].schema
         return EnergyInterface(
             policy=self.policy.digest,
@@ -90,7 +89,6 @@ class SplitFrames:
             chunk=self.policy.checkpoint.config.chunk,
             split_seed=self.split_seed,
             shares=self.shares,
-            episodes=self.known(["training"]),
         )
 
     def known(self, parts: Collection[Part]) -> tuple[str, ...]:

@@ -37,7 +37,6 @@ class EnergyArguments(FramesArguments):
     ]
     part: Literal["test", "validation", "training"] = "test"
     samples: int = 16
-    layers: bool = False
     far: float = 0.5
 
     def __post_init__(self) -> None:
